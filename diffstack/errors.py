@@ -1,0 +1,229 @@
+"""The exceptions, and the checks that both implementations share so that they say the same words.
+
+Nothing here imports a framework: a check reads the `shape` and the `dtype` of what it is given, never a value, so
+that it works on tracers, fake tensors and shape structs as on arrays.
+"""
+
+import importlib
+import operator
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
+
+FLOATING = ("float16", "bfloat16", "float32", "float64")
+INTEGER = ("uint8", "int8", "int16", "int32", "int64")
+# What both frameworks can gather and scatter.
+MOVABLE = (*FLOATING, *INTEGER, "bool", "complex64", "complex128")
+
+
+class StackOverflowError(IndexError):
+    """A push onto a full stack."""
+
+
+class StackUnderflowError(IndexError):
+    """A pop from an empty stack."""
+
+
+class Layout(NamedTuple):
+    """The shapes of a state: its batch axes, its number of slots, and the axes of one element."""
+
+    batch: tuple[int, ...]
+    slots: int
+    element: tuple[int, ...]
+
+
+def require(module: str, extra: str) -> None:
+    """Raise an `ImportError` that names the extra to install where `module` is missing."""
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        raise ModuleNotFoundError(
+            f"{module} is not installed; install it with: pip install 'diffstack[{extra}]'", name=module
+        ) from None
+
+
+def bad_value(name: str, expected: str, actual: object) -> NoReturn:
+    """Raise the `ValueError` of an argument."""
+    raise ValueError(f"{name}: expected {expected}, got {actual}")
+
+
+def bad_type(name: str, expected: str, actual: object) -> NoReturn:
+    """Raise the `TypeError` of an argument."""
+    raise TypeError(f"{name}: expected {expected}, got {actual}")
+
+
+def dtype_name(dtype: Any) -> str:
+    """The name that NumPy, JAX and PyTorch share for a dtype."""
+    return str(dtype).removeprefix("torch.")
+
+
+def check_shape(name: str, actual: Sequence[int], expected: Sequence[int], meaning: str) -> None:
+    """An argument must have exactly this shape."""
+    if tuple(actual) != tuple(expected):
+        bad_value(name, f"shape {tuple(expected)}, {meaning}", f"shape {tuple(actual)}")
+
+
+def check_dtype(name: str, actual: Any, expected: Any, owner: str) -> None:
+    """An argument must have the dtype of its owner."""
+    if dtype_name(actual) != dtype_name(expected):
+        bad_type(name, f"dtype {dtype_name(expected)}, that of {owner}", f"dtype {dtype_name(actual)}")
+
+
+def check_kind(name: str, dtype: Any, kinds: Sequence[str], what: str) -> None:
+    """An argument must have one of these dtypes."""
+    if dtype_name(dtype) not in kinds:
+        bad_type(name, f"{what} ({', '.join(kinds)})", f"dtype {dtype_name(dtype)}")
+
+
+def check_number(name: str, value: complex, dtype: Any) -> None:
+    """A Python number must fit the kind of dtype that it is to get."""
+    kinds = {
+        bool: MOVABLE,
+        int: MOVABLE,
+        float: (*FLOATING, "complex64", "complex128"),
+        complex: MOVABLE[-2:],
+    }
+    if dtype_name(dtype) not in kinds[type(value)]:
+        bad_type(name, f"a number of dtype {dtype_name(dtype)}", repr(value))
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """An option must be one of these strings."""
+    if not isinstance(value, str):
+        bad_type(name, f"one of {', '.join(map(repr, choices))}", type(value).__name__)
+    if value not in choices:
+        bad_value(name, f"one of {', '.join(map(repr, choices))}", repr(value))
+
+
+def check_count(name: str, value: Any, least: int) -> int:
+    """A size must be an integer, and not too small."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        bad_type(name, f"an integer of at least {least}", f"{value!r} ({type(value).__name__})")
+    if operator.index(value) < least:
+        bad_value(name, f"an integer of at least {least}", operator.index(value))
+    return operator.index(value)
+
+
+def check_axes(name: str, value: Any) -> tuple[int, ...]:
+    """A shape must be a tuple or list of axis lengths."""
+    if not isinstance(value, tuple | list):
+        bad_type(name, "a tuple of axis lengths", f"{value!r} ({type(value).__name__})")
+    return tuple(check_count(f"{name}[{axis}]", length, 0) for axis, length in enumerate(value))
+
+
+def check_empty(capacity: Any, element_shape: Any, batch_shape: Any) -> Layout:
+    """The shapes that a caller asks of an empty state."""
+    slots = check_count("capacity", capacity, 1)
+    return Layout(check_axes("batch_shape", batch_shape), slots, check_axes("element_shape", element_shape))
+
+
+def check_buffer(buffer: Any) -> Layout:
+    """A buffer that is to be one full stack."""
+    if len(buffer.shape) < 1 or buffer.shape[0] < 1:
+        bad_value("buffer", "shape (slots, *element) with at least one slot", f"shape {tuple(buffer.shape)}")
+    return Layout((), buffer.shape[0], tuple(buffer.shape[1:]))
+
+
+def check_state(state: Any, kind: type) -> None:
+    """A state must be one of this family's."""
+    if not isinstance(state, kind):
+        bad_type("state", f"a {kind.__name__} of {kind.__module__}", type(state).__name__)
+
+
+def _layout(state: Any, slots: str, weights: str) -> Layout:
+    """The layout of a state whose `weights` (*batch, slots) tell its `slots` (*batch, slots, *element) apart."""
+    where, rank = tuple(getattr(state, weights).shape), len(getattr(state, weights).shape)
+    shape = tuple(getattr(state, slots).shape)
+    if rank < 1 or where[-1] < 1:
+        bad_value(f"state.{weights}", "shape (*batch, slots) with at least one slot", f"shape {where}")
+    if shape[:rank] != where:
+        bad_value(
+            f"state.{slots}",
+            f"shape {(*where, '*element')}, as state.{weights} has {where}",
+            f"shape {shape}",
+        )
+    return Layout(where[:-1], where[-1], shape[rank:])
+
+
+def check_pointer(state: Any, kind: type) -> Layout:
+    """A pointer state: its shapes agree, and its floating dtype is one."""
+    check_state(state, kind)
+    check_kind("state.buffer", state.buffer.dtype, FLOATING, "a floating dtype")
+    check_dtype("state.index", state.index.dtype, state.buffer.dtype, "state.buffer")
+    return _layout(state, "buffer", "index")
+
+
+def check_discrete(state: Any, kind: type) -> Layout:
+    """A discrete state: its shapes agree, and its dtypes can be moved."""
+    check_state(state, kind)
+    batch, shape = tuple(state.depth.shape), tuple(state.buffer.shape)
+    check_kind("state.buffer", state.buffer.dtype, MOVABLE, "a dtype that both frameworks can move")
+    check_dtype("state.depth", state.depth.dtype, "int32", "a depth")
+    check_dtype("state.fault", state.fault.dtype, "int8", "a fault")
+    check_shape("state.fault", state.fault.shape, batch, "the batch axes of state.depth")
+    if shape[: len(batch)] != batch or len(shape) <= len(batch) or shape[len(batch)] < 1:
+        expected = f"shape {(*batch, 'slots', '*element')} with at least one slot, as state.depth has {batch}"
+        bad_value("state.buffer", expected, f"shape {shape}")
+    return Layout(batch, shape[len(batch)], shape[len(batch) + 1 :])
+
+
+def check_element(name: str, element: Any, layout: Layout, dtype: Any) -> None:
+    """One element for every stack of a state."""
+    check_shape(name, element.shape, layout.batch + layout.element, "one element for each stack of the state")
+    check_dtype(name, element.dtype, dtype, "the state")
+
+
+def check_elements(name: str, elements: Any, layout: Layout, dtype: Any) -> int:
+    """A sequence of elements for every stack of a state; returns its length."""
+    shape, rank = tuple(elements.shape), len(layout.batch)
+    if (
+        len(shape) != rank + 1 + len(layout.element)
+        or shape[:rank] + shape[rank + 1 :] != layout.batch + layout.element
+    ):
+        expected = (*layout.batch, "time", *layout.element)
+        bad_value(name, f"shape {expected}, time steps of one element for each stack of the state", f"shape {shape}")
+    check_dtype(name, elements.dtype, dtype, "the state")
+    return shape[rank]
+
+
+def check_weights(actions: Any, expected: Sequence[int], dtype: Any) -> None:
+    """Action vectors: the weights of push, pop, ... on the last axis."""
+    check_shape("actions", actions.shape, expected, "(*batch, [time,] weights of the actions)")
+    check_dtype("actions", actions.dtype, dtype, "the state")
+
+
+def check_codes(name: str, codes: Any, expected: Sequence[int] | None = None) -> None:
+    """Integer codes PUSH, POP, NOOP."""
+    check_kind(name, codes.dtype, INTEGER, "integer codes")
+    if expected is not None:
+        check_shape(name, codes.shape, expected, "(*batch, [time])")
+
+
+def check_stack(stack: Any) -> None:
+    """An algorithm that needs a stack cannot run on a queue."""
+    if not getattr(stack, "IS_STACK", False):
+        bad_type("stack", "a family that is a stack", getattr(stack, "__name__", repr(stack)))
+
+
+def check_sequence(name: str, sequence: Any) -> None:
+    """A sequence has an axis to run along."""
+    if len(sequence.shape) < 1:
+        bad_value(name, "shape (n, *element)", f"shape {tuple(sequence.shape)}")
+
+
+def check_target(target: Any) -> None:
+    """What a program is to give must be floating, and something."""
+    check_kind("target", target.dtype, FLOATING, "a floating dtype")
+    if 0 in target.shape:
+        bad_value("target", "at least one entry", f"shape {tuple(target.shape)}")
+
+
+def raise_fault(first: Sequence[int], code: int, capacity: int) -> NoReturn:
+    """Raise the fault `code` that the stack at batch index `first` has met."""
+    where = f" at batch index {tuple(first)}" if len(first) else ""
+    if code == 1:
+        raise StackOverflowError(f"state: a push onto a full stack{where}; its capacity is {capacity}")
+    if code == 2:
+        raise StackUnderflowError(f"state: a pop from an empty stack{where}")
+    raise ValueError(f"state: an action code that is not PUSH, POP or NOOP{where}")

@@ -1,0 +1,60 @@
+"""Reverse a sequence with two stacks: what the first pops, the second is pushed."""
+
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from diffstack import errors
+from diffstack.actions import POP, PUSH
+from diffstack.jax_impl import pointer
+from diffstack.jax_impl._arrays import as_array, flatten
+
+
+def reverse(
+    sequence: Array, *, stack: Any = pointer, method: Literal["auto", "sequential", "parallel"] = "auto"
+) -> Array:
+    """Reverse a sequence by pushing it on a stack, popping it, and pushing what was popped on a second stack.
+
+    Args:
+        sequence: (n, *element); `vmap` for batches.
+        stack: a family that is a stack, such as `diffstack.jax_impl.pointer`; it says which dtypes it takes.
+        method: that of the family's `scan`.
+
+    Returns:
+        The sequence, last element first, the same bits for normal values. Its gradient is the reversal's too.
+
+    Raises:
+        TypeError: a family that is not a stack, a dtype that the family does not take.
+        ValueError: a scalar, an unknown method.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from diffstack.jax_impl.reversal import reverse
+        >>> reverse(jnp.asarray([1.0, 2.0, 3.0])).tolist()
+        [3.0, 2.0, 1.0]
+    """
+    sequence = as_array("sequence", sequence)
+    errors.check_stack(stack)
+    errors.check_sequence("sequence", sequence)
+    errors.check_choice("method", method, ("auto", "sequential", "parallel"))
+    return _reverse(sequence, stack, method) if len(sequence) else sequence
+
+
+@partial(jax.jit, static_argnames=("stack", "method"))
+def _reverse(sequence: Array, stack: Any, method: str) -> Array:
+    rows = flatten(sequence, 1)
+    n, dim = rows.shape
+    empty = stack.empty(n, (dim,), dtype=rows.dtype)
+    # The read after the last push is the last element: n pushes and n - 1 pops read every element once.
+    elements = jnp.concatenate([rows, jnp.zeros_like(rows[1:])])
+    _, reads = stack.scan(empty, _program(stack, rows, n, n - 1), elements, method=method)
+    second, _ = stack.scan(empty, _program(stack, rows, n, 0), reads[n - 1 :], method=method)
+    return stack.contents(second).reshape(sequence.shape)
+
+
+def _program(stack: Any, rows: Array, pushes: int, pops: int) -> Array:
+    codes = jnp.asarray([PUSH] * pushes + [POP] * pops, jnp.int32)
+    return stack.actions(codes, dtype=rows.dtype)

@@ -1,0 +1,21 @@
+"""The one loop over `step` that is every family's definition of `scan`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+
+def scan(
+    step: Callable[[Any, Array, Any], tuple[Any, Any]], state: Any, actions: Array, elements: Any, rank: int
+) -> tuple[Any, Any]:
+    """Run `step` along the time axis, which stands behind `rank` batch axes; `elements` may be a pytree."""
+
+    def body(state: Any, inputs: tuple[Array, Any]) -> tuple[Any, Any]:
+        return step(state, *inputs)
+
+    time_first = jax.tree.map(lambda array: jnp.moveaxis(array, rank, 0), (actions, elements))
+    state, reads = lax.scan(body, state, time_first)
+    return state, jax.tree.map(lambda array: jnp.moveaxis(array, 0, rank), reads)

@@ -1,0 +1,5 @@
+"""Imported first, so that a missing framework is reported with the extra that installs it."""
+
+from diffstack.errors import require
+
+require("torch", extra="torch")

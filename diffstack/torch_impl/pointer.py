@@ -1,0 +1,402 @@
+"""The notebook's stack: a buffer and a soft one-hot index.
+
+The index is a distribution over the slots of the buffer, one-hot at the slot that the next push writes. A push
+writes there and moves the index up; a pop moves it down and reads there. With `w` the weight that is written,
+
+    buffer' = (1 - w) * buffer + w * element              w = a_push * index
+    index'  = a_push roll(index, +1) + a_pop roll(index, -1) + a_noop index
+    read'   = sum_i roll(index', -1)_i buffer'_i
+
+so that everything is linear in the elements and multilinear in the actions, and gradients reach all of them. The
+convex form of the write is lossless: with a one-hot index, what is popped is what was pushed, bit for bit, for every
+normal value and zero (its sign aside), whatever the slot held before, as long as that was finite. PyTorch keeps
+subnormals too on the CPU.
+
+The buffer is a ring. A stack of capacity N that is pushed a further time overwrites its oldest element, and a stack
+that is popped when empty reads the slot under its bottom; full and empty have the same index. The family
+`discrete` tells them apart.
+"""
+
+from typing import Any, Final, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffstack import errors
+from diffstack.actions import NOOP, POP, PUSH
+from diffstack.torch_impl import sequential
+from diffstack.torch_impl._arrays import as_array, as_codes, flatten, floating_dtype
+
+IS_STACK: Final = True
+
+
+class PointerState(NamedTuple):
+    """A stack, or a batch of them.
+
+    Attributes:
+        buffer: the slots, (*batch, N, *element).
+        index: the slot that the next push writes, as a distribution over slots, (*batch, N).
+    """
+
+    buffer: Tensor
+    index: Tensor
+
+
+def empty(
+    capacity: int,
+    element_shape: tuple[int, ...] = (),
+    *,
+    dtype: Any = None,
+    batch_shape: tuple[int, ...] = (),
+    device: Any = None,
+) -> PointerState:
+    """An empty stack: zeros, and the index at the first slot.
+
+    Args:
+        capacity: the number of slots N, at least 1.
+        element_shape: the shape of one element.
+        dtype: a floating dtype for buffer and index; the default float where none is given.
+        batch_shape: the leading axes, one stack for each of their entries.
+        device: where the tensors live; the default device where none is given.
+
+    Returns:
+        A `PointerState`.
+
+    Raises:
+        TypeError, ValueError: an argument that is not as said above.
+
+    Example:
+        >>> from diffstack.torch_impl import pointer
+        >>> pointer.empty(3, (2,)).index.tolist()
+        [1.0, 0.0, 0.0]
+    """
+    layout = errors.check_empty(capacity, element_shape, batch_shape)
+    buffer = torch.zeros((*layout.batch, layout.slots, *layout.element), dtype=floating_dtype(dtype), device=device)
+    return PointerState(buffer, _first_slot(layout, buffer))
+
+
+def from_buffer(buffer: Tensor) -> PointerState:
+    """One full stack, whose top is the last row of a buffer.
+
+    Args:
+        buffer: (N, *element), floating.
+
+    Returns:
+        A `PointerState` whose index is at slot 0: one past the last, as the buffer is a ring.
+
+    Raises:
+        TypeError, ValueError: a buffer that is not as said above.
+
+    Example:
+        >>> import torch
+        >>> from diffstack.torch_impl import pointer
+        >>> pointer.peek(pointer.from_buffer(torch.tensor([1.0, 2.0, 3.0]))).item()
+        3.0
+    """
+    buffer = as_array("buffer", buffer)
+    layout = errors.check_buffer(buffer)
+    errors.check_kind("buffer", buffer.dtype, errors.FLOATING, "a floating dtype")
+    return PointerState(buffer, _first_slot(layout, buffer))
+
+
+def actions(codes: Any, *, dtype: Any = None) -> Tensor:
+    """Integer codes as one-hot weights of push, pop and noop.
+
+    Args:
+        codes: PUSH, POP and NOOP of `diffstack.actions`, any shape; any other code counts as NOOP.
+        dtype: a floating dtype; the default float where none is given.
+
+    Returns:
+        Weights, (*codes, 3).
+
+    Raises:
+        TypeError: codes that are not integers, a dtype that is not floating.
+
+    Example:
+        >>> from diffstack.actions import NOOP, PUSH
+        >>> from diffstack.torch_impl import pointer
+        >>> pointer.actions([PUSH, NOOP]).tolist()
+        [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+    """
+    codes = as_codes(codes)[..., None]
+    weights = torch.concatenate([codes == PUSH, codes == POP, (codes != PUSH) & (codes != POP)], dim=-1)
+    return weights.to(floating_dtype(dtype))
+
+
+def soft_assign(buffer: Tensor, index: Tensor, element: Tensor) -> Tensor:
+    """Write an element to the slots of a buffer, each to the degree that an index gives it.
+
+    Args:
+        buffer: (*batch, N, *element), floating.
+        index: (*batch, N), the weight of each slot, usually in [0, 1].
+        element: (*batch, *element).
+
+    Returns:
+        `(1 - index) * buffer + index * element`, like `buffer`.
+
+    Raises:
+        TypeError, ValueError: shapes or dtypes that do not fit.
+
+    Example:
+        >>> import torch
+        >>> from diffstack.torch_impl import pointer
+        >>> pointer.soft_assign(torch.zeros(3), torch.tensor([0.0, 0.5, 1.0]), 4.0).tolist()
+        [0.0, 2.0, 4.0]
+    """
+    state = PointerState(as_array("buffer", buffer), as_array("index", index))
+    return _assign(state, _checked_element(state, element))
+
+
+def soft_lookup(buffer: Tensor, index: Tensor) -> Tensor:
+    """Read the slots of a buffer, each to the degree that an index gives it.
+
+    Args:
+        buffer: (*batch, N, *element), floating.
+        index: (*batch, N), the weight of each slot, usually in [0, 1].
+
+    Returns:
+        `sum_i index_i buffer_i`, (*batch, *element).
+
+    Raises:
+        TypeError, ValueError: shapes or dtypes that do not fit.
+
+    Example:
+        >>> import torch
+        >>> from diffstack.torch_impl import pointer
+        >>> pointer.soft_lookup(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.0, 0.5, 0.5])).item()
+        2.5
+    """
+    state = PointerState(as_array("buffer", buffer), as_array("index", index))
+    errors.check_pointer(state, PointerState)
+    return _lookup(state)
+
+
+def push(state: PointerState, element: Tensor) -> PointerState:
+    """Put an element on the stack.
+
+    Args:
+        state: the stack.
+        element: (*batch, *element), of the state's dtype.
+
+    Returns:
+        The stack with the element written at its index, and the index one slot up. A full stack overwrites its
+        oldest element.
+
+    Raises:
+        TypeError, ValueError: shapes or dtypes that do not fit.
+
+    Example:
+        >>> from diffstack.torch_impl import pointer
+        >>> pointer.push(pointer.empty(2), 5.0).buffer.tolist()
+        [5.0, 0.0]
+    """
+    return _push(state, _checked_element(state, element))
+
+
+def pop(state: PointerState) -> tuple[PointerState, Tensor]:
+    """Take the top element off the stack.
+
+    Args:
+        state: the stack.
+
+    Returns:
+        The stack with the index one slot down, the buffer as it was; and the element there, (*batch, *element).
+
+    Raises:
+        TypeError, ValueError: a state whose shapes or dtypes do not fit together.
+
+    Example:
+        >>> from diffstack.torch_impl import pointer
+        >>> state, element = pointer.pop(pointer.push(pointer.empty(2), 5.0))
+        >>> element.item(), state.index.tolist()
+        (5.0, [1.0, 0.0])
+    """
+    errors.check_pointer(state, PointerState)
+    return _pop(state)
+
+
+def peek(state: PointerState) -> Tensor:
+    """Read the top element.
+
+    Args:
+        state: the stack, which stays as it is.
+
+    Returns:
+        The element one slot below the index, (*batch, *element).
+
+    Raises:
+        TypeError, ValueError: a state whose shapes or dtypes do not fit together.
+
+    Example:
+        >>> from diffstack.torch_impl import pointer
+        >>> pointer.peek(pointer.push(pointer.empty(2), 5.0)).item()
+        5.0
+    """
+    errors.check_pointer(state, PointerState)
+    return _pop(state)[1]
+
+
+def step(state: PointerState, actions: Tensor, element: Tensor) -> tuple[PointerState, Tensor]:
+    """One time step of a controller: push, pop and noop, each to its degree, then read the top.
+
+    Args:
+        state: the stack.
+        actions: (*batch, 3), the weights of PUSH, POP and NOOP; a distribution, though any numbers are taken.
+        element: (*batch, *element), what is pushed.
+
+    Returns:
+        The stack afterwards, and its top, (*batch, *element).
+
+    Raises:
+        TypeError, ValueError: shapes or dtypes that do not fit.
+
+    Example:
+        >>> import torch
+        >>> from diffstack.torch_impl import pointer
+        >>> state, read = pointer.step(pointer.empty(2), torch.tensor([0.5, 0.0, 0.5]), 4.0)
+        >>> read.item(), state.index.tolist()
+        (1.0, [0.5, 0.5])
+    """
+    element = _checked_element(state, element)
+    actions = as_array("actions", actions, state.buffer)
+    errors.check_weights(actions, (*state.index.shape[:-1], 3), state.buffer.dtype)
+    return _step(state, actions, element)
+
+
+def scan(
+    state: PointerState,
+    actions: Tensor,
+    elements: Tensor,
+    *,
+    method: Literal["auto", "sequential", "parallel"] = "auto",
+) -> tuple[PointerState, Tensor]:
+    """Run a whole sequence of steps.
+
+    Args:
+        state: the stack before the first step.
+        actions: (*batch, T, 3), the weights of PUSH, POP and NOOP.
+        elements: (*batch, T, *element).
+        method: "sequential" runs `step` T times; "auto" takes the fastest method there is.
+
+    Returns:
+        The stack after the last step, and the top after each, like `elements`.
+
+    Raises:
+        TypeError, ValueError: shapes or dtypes that do not fit, an unknown method.
+
+    Example:
+        >>> import torch
+        >>> from diffstack.actions import POP, PUSH
+        >>> from diffstack.torch_impl import pointer
+        >>> program = pointer.actions([PUSH, PUSH, POP])
+        >>> state, reads = pointer.scan(pointer.empty(2), program, torch.tensor([1.0, 2.0, 0.0]))
+        >>> reads.tolist()
+        [1.0, 2.0, 1.0]
+    """
+    layout = errors.check_pointer(state, PointerState)
+    errors.check_choice("method", method, ("auto", "sequential"))
+    actions, elements = (
+        as_array("actions", actions, state.buffer),
+        as_array("elements", elements, state.buffer),
+    )
+    time = errors.check_elements("elements", elements, layout, state.buffer.dtype)
+    errors.check_weights(actions, (*layout.batch, time, 3), state.buffer.dtype)
+    return _scan(state, actions, elements)
+
+
+def contents(state: PointerState) -> Tensor:
+    """The buffer turned so that the top is in the last row.
+
+    Args:
+        state: the stack.
+
+    Returns:
+        `sum_k index_k roll(buffer, -k)`, (*batch, N, *element).
+
+    Raises:
+        TypeError, ValueError: a state whose shapes or dtypes do not fit together.
+
+    Example:
+        >>> from diffstack.torch_impl import pointer
+        >>> pointer.contents(pointer.push(pointer.push(pointer.empty(3), 1.0), 2.0)).tolist()
+        [0.0, 1.0, 2.0]
+    """
+    errors.check_pointer(state, PointerState)
+    return _contents(state)
+
+
+def _first_slot(layout: errors.Layout, buffer: Tensor) -> Tensor:
+    """The index of an empty stack, and of a full one."""
+    index = torch.zeros((*layout.batch, layout.slots), dtype=buffer.dtype, device=buffer.device)
+    index[..., 0] = 1
+    return index
+
+
+def _checked_element(state: PointerState, element: Any) -> Tensor:
+    layout = errors.check_pointer(state, PointerState)
+    element = as_array("element", element, state.buffer)
+    errors.check_element("element", element, layout, state.buffer.dtype)
+    return element
+
+
+def _assign(state: PointerState, element: Tensor) -> Tensor:
+    rank = state.index.ndim
+    buffer = _soft_assign(flatten(state.buffer, rank), state.index, flatten(element, rank - 1))
+    return buffer.reshape(state.buffer.shape)
+
+
+def _lookup(state: PointerState) -> Tensor:
+    rank = state.index.ndim
+    element = _soft_lookup(flatten(state.buffer, rank), state.index)
+    return element.reshape(state.buffer.shape[: rank - 1] + state.buffer.shape[rank:])
+
+
+def _push(state: PointerState, element: Tensor) -> PointerState:
+    return PointerState(_assign(state, element), torch.roll(state.index, 1, -1))
+
+
+def _pop(state: PointerState) -> tuple[PointerState, Tensor]:
+    state = PointerState(state.buffer, torch.roll(state.index, -1, -1))
+    return state, _lookup(state)
+
+
+def _step(state: PointerState, actions: Tensor, element: Tensor) -> tuple[PointerState, Tensor]:
+    buffer, index = state
+    a_push, a_pop, a_noop = actions[..., PUSH, None], actions[..., POP, None], actions[..., NOOP, None]
+    buffer = _assign(PointerState(buffer, a_push * index), element)
+    index = a_push * torch.roll(index, 1, -1) + a_pop * torch.roll(index, -1, -1) + a_noop * index
+    state = PointerState(buffer, index)
+    return state, _pop(state)[1]
+
+
+def _scan(state: PointerState, actions: Tensor, elements: Tensor) -> tuple[PointerState, Tensor]:
+    return sequential.scan(step, state, actions, elements, state.index.ndim - 1)
+
+
+def _contents(state: PointerState) -> Tensor:
+    buffer = _turned(flatten(state.buffer, state.index.ndim), state.index)
+    return buffer.reshape(state.buffer.shape)
+
+
+def _soft_assign(
+    buffer: Float[Tensor, "*batch slots dim"],
+    index: Float[Tensor, "*batch slots"],
+    element: Float[Tensor, "*batch dim"],
+) -> Float[Tensor, "*batch slots dim"]:
+    weight = index[..., None]
+    return (1 - weight) * buffer + weight * element[..., None, :]
+
+
+def _soft_lookup(
+    buffer: Float[Tensor, "*batch slots dim"], index: Float[Tensor, "*batch slots"]
+) -> Float[Tensor, "*batch dim"]:
+    return torch.sum(index[..., None] * buffer, -2)
+
+
+def _turned(
+    buffer: Float[Tensor, "*batch slots dim"], index: Float[Tensor, "*batch slots"]
+) -> Float[Tensor, "*batch slots dim"]:
+    slot = torch.arange(index.shape[-1], device=index.device)
+    turn = index[..., (slot[None, :] - slot[:, None]) % len(slot)]
+    return torch.matmul(turn, buffer)
