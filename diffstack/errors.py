@@ -168,6 +168,30 @@ def check_discrete(state: Any, kind: type) -> Layout:
     return Layout(batch, shape[len(batch)], shape[len(batch) + 1 :])
 
 
+def check_superposition(state: Any, kind: type) -> Layout:
+    """A superposition state: rows of vectors, floating."""
+    check_state(state, kind)
+    shape = tuple(state.buffer.shape)
+    check_kind("state.buffer", state.buffer.dtype, FLOATING, "a floating dtype")
+    if len(shape) < 2 or shape[-2] < 1:
+        bad_value("state.buffer", "shape (*batch, slots, dim) with at least one slot", f"shape {shape}")
+    return Layout(shape[:-2], shape[-2], shape[-1:])
+
+
+def check_neural(state: Any, kind: type) -> Layout:
+    """A neural state: its shapes agree, and values and strengths are floating, each of a dtype of its own."""
+    check_state(state, kind)
+    check_kind("state.values", state.values.dtype, FLOATING, "a floating dtype")
+    check_kind("state.strengths", state.strengths.dtype, FLOATING, "a floating dtype")
+    return _layout(state, "values", "strengths")
+
+
+def check_vector(name: str, shape: tuple[int, ...]) -> None:
+    """An element that must be a vector, so that the batch axes can be told from its own."""
+    if len(shape) != 1:
+        bad_value(name, "(dim,), as the elements of this family are vectors", shape)
+
+
 def check_element(name: str, element: Any, layout: Layout, dtype: Any) -> None:
     """One element for every stack of a state."""
     check_shape(name, element.shape, layout.batch + layout.element, "one element for each stack of the state")

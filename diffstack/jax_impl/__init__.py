@@ -1,8 +1,18 @@
 """Differentiable stacks as pure functions in JAX."""
 
 from diffstack.jax_impl import _requires as _requires
-from diffstack.jax_impl import discrete, inverse, pointer, reversal
+from diffstack.jax_impl import discrete, inverse, neural_queue, neural_stack, pointer, reversal, superposition
 from diffstack.jax_impl.inverse import learn_input
 from diffstack.jax_impl.reversal import reverse
 
-__all__ = ["discrete", "inverse", "learn_input", "pointer", "reversal", "reverse"]
+__all__ = [
+    "discrete",
+    "inverse",
+    "learn_input",
+    "neural_queue",
+    "neural_stack",
+    "pointer",
+    "reversal",
+    "reverse",
+    "superposition",
+]

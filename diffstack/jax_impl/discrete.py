@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Bool, Int, Int8, Int32, Shaped
+from jaxtyping import Bool, Int8, Int32, Integer, Shaped
 
 from diffstack import errors
 from diffstack.actions import NOOP, POP, PUSH
@@ -394,7 +394,7 @@ def _contents(state: DiscreteState) -> Array:
 
 
 def _moved(
-    depth: Int32[Array, "*batch"], fault: Int8[Array, "*batch"], codes: Int[Array, "*batch"], slots: int
+    depth: Int32[Array, "*batch"], fault: Int8[Array, "*batch"], codes: Integer[Array, "*batch"], slots: int
 ) -> tuple[Bool[Array, "*batch"], Int32[Array, "*batch"], Int8[Array, "*batch"]]:
     push, pop = codes == PUSH, codes == POP
     overflow, underflow = push & (depth == slots), pop & (depth == 0)
@@ -412,7 +412,7 @@ def _written(
     writes: Bool[Array, "*batch"],
     element: Shaped[Array, "*batch dim"],
 ) -> Shaped[Array, "*batch slots dim"]:
-    row = jnp.arange(buffer.shape[-2]) == depth[..., None]
+    row = jnp.arange(buffer.shape[-2], dtype=depth.dtype) == depth[..., None]
     return jnp.where((row & writes[..., None])[..., None], element[..., None, :], buffer)
 
 
@@ -425,6 +425,7 @@ def _top(buffer: Shaped[Array, "*batch slots dim"], depth: Int32[Array, "*batch"
 def _raised(
     buffer: Shaped[Array, "*batch slots dim"], depth: Int32[Array, "*batch"]
 ) -> Shaped[Array, "*batch slots dim"]:
-    slot, unused = jnp.arange(buffer.shape[-2]), (buffer.shape[-2] - depth)[..., None]
+    slot = jnp.arange(buffer.shape[-2], dtype=depth.dtype)
+    unused = (buffer.shape[-2] - depth)[..., None]
     rows = jnp.take_along_axis(buffer, ((slot - unused) % len(slot))[..., None], -2)
     return jnp.where((slot >= unused)[..., None], rows, jnp.zeros_like(rows))

@@ -41,7 +41,7 @@ class PointerState(NamedTuple):
     """
 
     buffer: Array
-    index: Array
+    index: Array  # type: ignore[assignment]  # hides tuple.index, as the field's own name does
 
 
 def empty(

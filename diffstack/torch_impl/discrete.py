@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int, Int8, Int32, Shaped
+from jaxtyping import Bool, Int8, Int32, Integer, Shaped
 from torch import Tensor
 
 from diffstack import errors
@@ -392,7 +392,7 @@ def _contents(state: DiscreteState) -> Tensor:
 
 
 def _moved(
-    depth: Int32[Tensor, "*batch"], fault: Int8[Tensor, "*batch"], codes: Int[Tensor, "*batch"], slots: int
+    depth: Int32[Tensor, "*batch"], fault: Int8[Tensor, "*batch"], codes: Integer[Tensor, "*batch"], slots: int
 ) -> tuple[Bool[Tensor, "*batch"], Int32[Tensor, "*batch"], Int8[Tensor, "*batch"]]:
     push, pop = codes == PUSH, codes == POP
     overflow, underflow = push & (depth == slots), pop & (depth == 0)
@@ -410,19 +410,20 @@ def _written(
     writes: Bool[Tensor, "*batch"],
     element: Shaped[Tensor, "*batch dim"],
 ) -> Shaped[Tensor, "*batch slots dim"]:
-    row = torch.arange(buffer.shape[-2], device=depth.device) == depth[..., None]
+    row = torch.arange(buffer.shape[-2], dtype=depth.dtype, device=depth.device) == depth[..., None]
     return torch.where((row & writes[..., None])[..., None], element[..., None, :], buffer)
 
 
 def _top(buffer: Shaped[Tensor, "*batch slots dim"], depth: Int32[Tensor, "*batch"]) -> Shaped[Tensor, "*batch dim"]:
-    row = torch.clamp(depth - 1, min=0)[..., None, None]
-    element = torch.take_along_dim(buffer, row.long(), -2)[..., 0, :]
+    row = torch.clamp(depth - 1, min=0)[..., None]
+    element = parallel.gathered(buffer, row.long())[..., 0, :]
     return torch.where(depth[..., None] > 0, element, torch.zeros_like(element))
 
 
 def _raised(
     buffer: Shaped[Tensor, "*batch slots dim"], depth: Int32[Tensor, "*batch"]
 ) -> Shaped[Tensor, "*batch slots dim"]:
-    slot, unused = torch.arange(buffer.shape[-2], device=depth.device), (buffer.shape[-2] - depth)[..., None]
-    rows = torch.take_along_dim(buffer, ((slot - unused) % len(slot))[..., None], -2)
+    slot = torch.arange(buffer.shape[-2], dtype=depth.dtype, device=depth.device)
+    unused = (buffer.shape[-2] - depth)[..., None]
+    rows = parallel.gathered(buffer, ((slot - unused) % len(slot)).long())
     return torch.where((slot >= unused)[..., None], rows, torch.zeros_like(rows))

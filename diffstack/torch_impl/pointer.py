@@ -40,7 +40,7 @@ class PointerState(NamedTuple):
     """
 
     buffer: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, as the field's own name does
 
 
 def empty(

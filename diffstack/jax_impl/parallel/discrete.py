@@ -9,7 +9,7 @@ gradient is one scatter-add. That is O(T) integers and O(T d) values.
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Bool, Int, Int8, Int32, Shaped
+from jaxtyping import Bool, Int8, Int32, Integer, Shaped
 
 from diffstack.actions import NOOP, POP, PUSH
 
@@ -18,7 +18,7 @@ def scan(
     buffer: Shaped[Array, "*batch slots dim"],
     depth: Int32[Array, "*batch"],
     fault: Int8[Array, "*batch"],
-    codes: Int[Array, "*batch time"],
+    codes: Integer[Array, "*batch time"],
     elements: Shaped[Array, "*batch time dim"],
 ) -> tuple[
     Shaped[Array, "*batch slots dim"],
@@ -39,7 +39,7 @@ def scan(
 
 
 def _addresses(
-    slots: int, depth: Int32[Array, ""], fault: Int8[Array, ""], codes: Int[Array, " time"]
+    slots: int, depth: Int32[Array, ""], fault: Int8[Array, ""], codes: Integer[Array, " time"]
 ) -> tuple[Int32[Array, " slots"], Int32[Array, ""], Int8[Array, ""], Int32[Array, " time"], Bool[Array, " time"]]:
     """The address in each slot at the end, depth and fault; the address read by each step, and whether there is one."""
 

@@ -1,36 +1,38 @@
-"""Backward passes that recompute instead of storing: what `jax.checkpoint` is to the JAX files."""
+"""Backward passes that recompute instead of storing: what `jax.checkpoint` is to the JAX files.
+
+`torch.utils.checkpoint` fails under `torch.func`. This composes with vmap, jacfwd, jacrev and hessian.
+"""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
 class _Recompute(torch.autograd.Function):
-    """`torch.utils.checkpoint` fails under `torch.func`; this composes with vmap, jacfwd, jacrev and hessian."""
-
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(function, *arrays):
+    def forward(function: Callable[..., tuple[Tensor, ...]], *arrays: Tensor) -> tuple[Tensor, ...]:
         return function(*arrays)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.function, *arrays = inputs
         ctx.save_for_backward(*arrays)
         ctx.save_for_forward(*arrays)
 
     @staticmethod
-    def backward(ctx, *cotangents):
-        _, pull_back = torch.func.vjp(ctx.function, *ctx.saved_tensors)
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        pull_back: Any = torch.func.vjp(ctx.function, *ctx.saved_tensors)[1]
         return None, *pull_back(cotangents)
 
     @staticmethod
-    def jvp(ctx, _, *tangents):
+    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> tuple[Tensor, ...]:
         # PyTorch does not nest forward modes, so the tangent goes through the transpose of the transpose.
-        output, pull_back = torch.func.vjp(ctx.function, *ctx.saved_tensors)
-        _, push_forward = torch.func.vjp(pull_back, tuple(torch.zeros_like(array) for array in output))
+        output, pull_back = torch.func.vjp(ctx.function, *ctx.saved_tensors)[:2]
+        push_forward: Any = torch.func.vjp(pull_back, tuple(torch.zeros_like(array) for array in output))[1]
         zeros = (torch.zeros_like(array) for array in ctx.saved_tensors)
         return push_forward(tuple(zero if t is None else t for zero, t in zip(zeros, tangents, strict=True)))[0]
 

@@ -12,7 +12,7 @@ puts each read behind the push it sees: a running maximum of the positions of pu
 """
 
 import torch
-from jaxtyping import Bool, Int, Int8, Int32, Int64, Shaped
+from jaxtyping import Bool, Int8, Int32, Int64, Integer, Shaped
 from torch import Tensor
 
 from diffstack.actions import NOOP, POP, PUSH
@@ -22,7 +22,7 @@ def scan(
     buffer: Shaped[Tensor, "*batch slots dim"],
     depth: Int32[Tensor, "*batch"],
     fault: Int8[Tensor, "*batch"],
-    codes: Int[Tensor, "*batch time"],
+    codes: Integer[Tensor, "*batch time"],
     elements: Shaped[Tensor, "*batch time dim"],
 ) -> tuple[
     Shaped[Tensor, "*batch slots dim"],
@@ -35,14 +35,14 @@ def scan(
     depths = _depths(depth, codes, slots)
     writes, fault = _faults(depths, fault, codes, slots)
     addresses = _addresses(depths[..., 1:], writes, slots)
-    rows = _gathered(torch.cat([buffer, elements], -2), addresses)
+    rows = gathered(torch.cat([buffer, elements], -2), addresses)
     reads, buffer = rows.split([codes.shape[-1], slots], -2)
     filled = depths[..., 1:, None] > 0
     return buffer, depths[..., -1], fault, torch.where(filled, reads, torch.zeros_like(reads))
 
 
 def _depths(
-    depth: Int32[Tensor, "*batch"], codes: Int[Tensor, "*batch time"], slots: int
+    depth: Int32[Tensor, "*batch"], codes: Integer[Tensor, "*batch time"], slots: int
 ) -> Int32[Tensor, "*batch times"]:
     """The depth before the first step and after each."""
     shift = (codes == PUSH).to(torch.int32) - (codes == POP).to(torch.int32)
@@ -67,7 +67,7 @@ def _depths(
 def _faults(
     depths: Int32[Tensor, "*batch times"],
     fault: Int8[Tensor, "*batch"],
-    codes: Int[Tensor, "*batch time"],
+    codes: Integer[Tensor, "*batch time"],
     slots: int,
 ) -> tuple[Bool[Tensor, "*batch time"], Int8[Tensor, "*batch"]]:
     """Which steps write, and the first fault."""
@@ -84,7 +84,7 @@ def _faults(
 def _addresses(
     depths: Int32[Tensor, "*batch time"], writes: Bool[Tensor, "*batch time"], slots: int
 ) -> Int64[Tensor, "*batch reads"]:
-    """The address read by each step (of the lowest slot where the stack is empty), then that in each slot at the end."""
+    """The address read by each step (of the lowest slot if the stack is empty), then that in each slot at the end."""
     slot = torch.arange(slots, device=depths.device, dtype=torch.int32).expand(*depths.shape[:-1], slots)
     # Every slot is first written by the initial buffer and last read by the final one.
     visited = torch.cat([slot, torch.clamp(depths - 1, min=0), slot], -1)
@@ -96,11 +96,13 @@ def _addresses(
     return address[..., slots:]
 
 
-def _gathered(
+def gathered(
     rows: Shaped[Tensor, "*batch rows dim"], addresses: Int64[Tensor, "*batch reads"]
 ) -> Shaped[Tensor, "*batch reads dim"]:
-    # One index for whole rows: a gather of (*batch, reads, dim) entries needs as many indices, and is slower.
+    """The rows at some addresses, bit for bit."""
+    # One index for whole rows: `torch.gather` needs one for every entry, and on the CPU it changes the NaNs of float16
+    # and bfloat16.
     batch, count = rows.shape[:-2], rows.shape[-2]
     first = torch.arange(batch.numel(), device=rows.device).reshape(*batch, 1) * count
-    gathered = rows.flatten(0, -2).index_select(0, (addresses + first).flatten())
-    return gathered.reshape(*addresses.shape, rows.shape[-1])
+    found = rows.flatten(0, -2).index_select(0, (addresses + first).flatten())
+    return found.reshape(*addresses.shape, rows.shape[-1])

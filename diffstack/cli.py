@@ -1,0 +1,271 @@
+"""The command `diffstack`: a walk through the library, learning from a user's file, and the parity report.
+
+A framework is imported by the command that needs it. What the user can put right ends as one line on stderr with
+exit status 2.
+"""
+
+import math
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn, cast
+
+import numpy as np
+import typer
+from rich.console import Console
+from typer.main import get_command
+
+from diffstack import __version__, _backends, _files, _report, parity
+from diffstack._files import InputError, refuse
+from diffstack._report import bar, say, shown
+
+PICTURES = (".png", ".svg", ".pdf")
+
+# The base of every complaint about the command line, which typer has no public name for.
+_UsageError = cast(type[Exception], typer.BadParameter.__base__)
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: those behind the command's name.
+
+    Returns:
+        The exit status: 0, 1 where a comparison failed, 2 for bad input.
+    """
+    try:
+        status = get_command(app)(list(arguments), prog_name="diffstack", standalone_mode=False)
+    except InputError as error:
+        message = str(error)
+    except _UsageError as error:
+        message = cast(Any, error).format_message()
+    except MemoryError:
+        message = "TARGET: expected an array that fits into memory with its gradient, got a larger one"
+    else:
+        return status or 0
+    print("diffstack:", " ".join(message.split()), file=sys.stderr)
+    return 2
+
+
+def stop(*_: object) -> NoReturn:
+    """End the process at Ctrl-C, as a handler of that signal.
+
+    An exception would not do: Python drops those raised in a callback of the garbage collector, and JAX has one.
+    """
+    _files.discard_parts()
+    if os.isatty(1):
+        os.write(1, b"\x1b[?25h\n")  # A progress bar hides the cursor.
+    os.write(2, b"diffstack: interrupted\n")
+    os._exit(130)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"diffstack {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _diffstack(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Differentiable stacks in JAX and in PyTorch, with proof that the two are the same."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command()
+def demo(
+    out: Annotated[
+        str, typer.Option(metavar="DIR", help="The folder for the picture learning.png, made if missing.")
+    ] = "demo",
+) -> None:
+    """Walk through the soft stack, its gradients and a learning run, in both frameworks side by side."""
+    from diffstack import _demo  # noqa: PLC0415  # with it comes matplotlib
+
+    chosen = [_load("demo", name) for name in _backends.NAMES]
+    picture = Path(out) / "learning.png"
+    _files.make_folder("--out", picture.parent)
+    real = _files.check_output("--out", picture, (), {})
+    console = Console()
+    figure = _demo.walk(console, chosen)
+    with _files.replacing("--out", real) as file:
+        figure.savefig(file, format="png")
+    say(console, f"The picture of this run is in {picture}")
+
+
+@app.command()
+def learn(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET",
+            help="What the reversal is to give: a .npy file of any element rank, or a .csv file whose rows are "
+            "elements. Computed in float32 where it holds float32 or float16, else in float64.",
+        ),
+    ],
+    *,
+    backend: Annotated[str, typer.Option(metavar="jax|torch", help="The framework that computes.")] = "jax",
+    steps: Annotated[str, typer.Option(metavar="N", help="How many updates of Adam, 0 or more.")] = "100",
+    learning_rate: Annotated[
+        str, typer.Option("--learning-rate", metavar="X", help="The learning rate of Adam, above 0.")
+    ] = "0.1",
+    out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Where the learned input goes, .npy or .csv (up to two axes); an older file is replaced. "
+            "TARGET's name with .learned before its ending where none is given.",
+            show_default=False,
+        ),
+    ] = None,
+    plot: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A picture of the run, .png, .svg or .pdf.", show_default=False),
+    ] = None,
+) -> None:
+    """Learn the input whose reversal is the target of your own file.
+
+    The reversal runs on exact stacks: the same bits as soft ones give, for long sequences too.
+    """
+    if backend not in _backends.NAMES:
+        refuse("--backend", "jax or torch", repr(backend))
+    count, rate = _count("--steps", steps), _rate("--learning-rate", learning_rate)
+    source = Path(target)
+    wanted = _files.read_target(source)
+    if rate > _files.largest(wanted.dtype):
+        limit = f"at most {_files.largest(wanted.dtype):.2g} for a target of {wanted.dtype.name}"
+        refuse("--learning-rate", limit, learning_rate)
+    result = source.with_name(f"{source.stem}.learned{source.suffix}") if out is None else Path(out)
+    endings = _files.ARRAYS if wanted.ndim <= 2 else (".npy",)
+    files = {"--out": _files.check_output("--out", result, endings, {"TARGET": source})}
+    if plot is not None:
+        taken = {"TARGET": source, "--out": result}
+        files["--plot"] = _files.check_output("--plot", Path(plot), PICTURES, taken)
+
+    chosen, console = _load("--backend", backend), Console()
+    program = partial(chosen.implementation.reverse, stack=chosen.implementation.discrete)
+    with chosen.wide(True):  # float32 targets too: optax then corrects Adam's bias as PyTorch does
+        run = _backends.learn(chosen, wanted, program, chosen.adam(rate), count)
+        losses, snapshots = _watch(console, count, run)
+        learned = snapshots[count]
+        output = np.asarray(program(chosen.asarray(learned)))
+    with ExitStack() as stack:
+        file = stack.enter_context(_files.replacing("--out", files["--out"]))
+        _files.write_array(file, learned, result.suffix.lower())
+        if plot is not None:
+            from diffstack.plot import plot_learning  # noqa: PLC0415  # with it comes matplotlib
+
+            figure = plot_learning({chosen.title: losses}, snapshots)
+            file = stack.enter_context(_files.replacing("--plot", files["--plot"]))
+            figure.savefig(file, format=Path(plot).suffix.lower()[1:])
+
+    with np.errstate(over="ignore"):
+        loss = np.mean((output.astype(np.float64) - wanted) ** 2)
+    say(console, f"Mean squared error after {count} updates in {chosen.title}: {loss:.6g}\n")
+    say(
+        console, f"The learned input:\n{shown(learned)}\n\nIts reversal, which should be the target:\n{shown(output)}\n"
+    )
+    say(console, f"The learned input is in {result}")
+    if plot is not None:
+        say(console, f"The picture of the run is in {plot}")
+
+
+@app.command("parity")
+def _parity(
+    device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where both frameworks compute.")] = "cpu",
+    dtype: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"One of {', '.join(parity.DTYPES)}; may be repeated. All where none is given.",
+            show_default=False,
+        ),
+    ] = None,
+    json_file: Annotated[
+        str | None,
+        typer.Option("--json", metavar="FILE", help="Every comparison, as JSON.", show_default=False),
+    ] = None,
+) -> None:
+    """Run both implementations on the same inputs and compare values and gradients; status 1 if any differ."""
+    if device not in ("cpu", "cuda"):
+        refuse("--device", "cpu or cuda", repr(device))
+    for name in dtype or ():
+        if name not in parity.DTYPES:
+            refuse("--dtype", f"one of {', '.join(parity.DTYPES)}", repr(name))
+    place = cast(Literal["cpu", "cuda"], device)
+    real = None if json_file is None else _files.check_output("--json", Path(json_file), (), {})
+    for name in _backends.NAMES:
+        _load("parity", name)
+    try:
+        environment = parity.environment(place)
+    except RuntimeError as error:
+        raise InputError(f"--{error}") from None
+    console = Console()
+    with bar(console) as progress:
+        task = progress.add_task("comparing", total=None)
+        results = parity.run(
+            device=place,
+            dtypes=dtype or parity.DTYPES,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    if real is not None:
+        with _files.replacing("--json", real) as file:
+            file.write(_report.as_json(environment, results))
+    _report.show(console, environment, results)
+    if not all(result.passed for result in results):
+        raise typer.Exit(1)
+
+
+def _load(argument: str, name: str) -> _backends.Backend:
+    try:
+        return _backends.load(name)
+    except ImportError as error:
+        refuse(argument, "an installed framework", f"{name!r}: {error}")
+
+
+def _count(name: str, text: str) -> int:
+    expected = "an integer of at least 0"
+    try:
+        count = int(text)
+    except ValueError:
+        refuse(name, expected, repr(text))
+    return count if count >= 0 else refuse(name, expected, text)
+
+
+def _rate(name: str, text: str) -> float:
+    expected = "a finite number above 0"
+    try:
+        rate = float(text)
+    except ValueError:
+        refuse(name, expected, repr(text))
+    return rate if math.isfinite(rate) and rate > 0 else refuse(name, expected, text)
+
+
+def _watch(
+    console: Console, steps: int, run: Iterator[tuple[int, np.ndarray, np.ndarray]]
+) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+    """Follow a learning run with a progress bar: its losses, and the input at a few moments, the last included."""
+    losses, snapshots = [], {}
+    moments = _backends.moments(steps)
+    with bar(console) as progress:
+        task = progress.add_task("learning", total=steps)
+        for done, sequence, latest in run:
+            losses.append(latest)
+            if done in moments:
+                snapshots[done] = sequence
+            progress.update(task, completed=done)
+    return np.concatenate(losses), snapshots

@@ -1,0 +1,154 @@
+"""The few words in which the frameworks differ, so that a test of what they share is written once."""
+
+import importlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import torch
+
+from families import Case, Family, floats, is_floating, with_floats
+
+
+class Backend:
+    """JAX or PyTorch."""
+
+    name: str
+    array_type: type
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def module(self, name: str) -> Any:
+        return importlib.import_module(f"diffstack.{self.name}_impl.{name}")
+
+    def array(self, array: Any) -> Any:
+        """A NumPy array as one of the framework, bit for bit."""
+        raise NotImplementedError
+
+    def numpy(self, array: Any) -> Any:
+        """The way back."""
+        raise NotImplementedError
+
+    def dtype(self, name: str) -> Any:
+        """The framework's object for a dtype."""
+        raise NotImplementedError
+
+    def x64(self) -> AbstractContextManager[Any]:
+        """Where 64-bit dtypes exist."""
+        raise NotImplementedError
+
+    def vjp(self, function: Callable[..., Any], arguments: Any, cotangents: Any) -> list[Any]:
+        """The gradients of the floating arguments, for cotangents of the floating results."""
+        raise NotImplementedError
+
+    def arrays(self, tree: Any, family: Family | None = None) -> Any:
+        """A tree of NumPy arrays as one of the framework's; states become the family's own."""
+        if hasattr(tree, "_fields"):
+            kind = getattr(self.module(family.name), type(tree).__name__)
+            return kind(*(self.arrays(leaf, family) for leaf in tree))
+        if isinstance(tree, tuple):
+            return tuple(self.arrays(leaf, family) for leaf in tree)
+        return self.array(tree)
+
+    def numpys(self, tree: Any) -> list[Any]:
+        """The leaves of a tree of the framework's arrays as NumPy arrays."""
+        return [self.numpy(leaf) for leaf in jax.tree.leaves(tree)]
+
+    def function(self, case: Case) -> Callable[..., Any]:
+        """The function of a case."""
+        verb = getattr(self.module(case.family.name), case.verb.name)
+
+        def function(*arguments: Any) -> Any:
+            return verb(*arguments, **case.options)
+
+        return function
+
+    def arguments(self, case: Case, *args: Any, **options: Any) -> tuple[Any, ...]:
+        """The arguments of a case."""
+        return self.arrays(tuple(case.arguments(*args, **options)), case.family)
+
+
+class Jax(Backend):
+    name = "jax"
+    array_type = jax.Array
+
+    def array(self, array: Any) -> Any:
+        return jnp.asarray(array)
+
+    def numpy(self, array: Any) -> Any:
+        return np.asarray(array)
+
+    def dtype(self, name: str) -> Any:
+        return jnp.dtype(name)
+
+    def x64(self) -> AbstractContextManager[Any]:
+        return jax.enable_x64(True)
+
+    def vjp(self, function: Callable[..., Any], arguments: Any, cotangents: Any) -> list[Any]:
+        _, pull_back = jax.vjp(lambda *leaves: floats(function(*with_floats(arguments, leaves))), *floats(arguments))
+        return list(pull_back(list(cotangents)))
+
+
+class Torch(Backend):
+    name = "torch"
+    array_type = torch.Tensor
+
+    def array(self, array: Any) -> Any:
+        array = np.array(array)
+        if array.dtype == ml_dtypes.bfloat16:
+            return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+        return torch.from_numpy(array)
+
+    def numpy(self, array: Any) -> Any:
+        array = array.detach().resolve_conj()
+        if array.dtype == torch.bfloat16:
+            return array.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return array.numpy()
+
+    def dtype(self, name: str) -> Any:
+        return getattr(torch, name)
+
+    def x64(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def vjp(self, function: Callable[..., Any], arguments: Any, cotangents: Any) -> list[Any]:
+        leaves = [leaf.detach().requires_grad_() for leaf in floats(arguments)]
+        outputs = floats(function(*with_floats(arguments, leaves)))
+        # An output that is cut off from the arguments has a gradient of zero, which is then compared.
+        attached = [(out, cot) for out, cot in zip(outputs, cotangents, strict=True) if out.requires_grad]
+        if not attached:
+            return [torch.zeros_like(leaf) for leaf in leaves]
+        outputs, cotangents = zip(*attached, strict=True)
+        return list(torch.autograd.grad(outputs, leaves, cotangents, allow_unused=True, materialize_grads=True))
+
+
+JAX, TORCH = BACKENDS = (Jax(), Torch())
+
+
+def bits(array: Any) -> Any:
+    """The bytes of an array."""
+    array = np.ascontiguousarray(array)
+    return array.reshape(*array.shape, 1).view(np.uint8)
+
+
+def assert_same_bits(actual: Any, expected: Any) -> None:
+    """Equal shapes, dtypes and bytes."""
+    assert actual.dtype == expected.dtype
+    assert actual.shape == expected.shape
+    np.testing.assert_array_equal(bits(actual), bits(expected))
+
+
+def assert_close(actual: Any, expected: Any, tolerance: float) -> None:
+    """max|a - b| <= tolerance max|b|; integers must be equal."""
+    assert actual.shape == expected.shape
+    if not is_floating(actual):
+        np.testing.assert_array_equal(actual, expected)
+    elif actual.size:
+        actual, expected = actual.astype(np.float64), expected.astype(np.float64)
+        assert np.isfinite(actual).all()
+        assert np.abs(actual - expected).max() <= tolerance * np.abs(expected).max()

@@ -1,0 +1,320 @@
+"""The families that the tests run over, in NumPy. A family joins the suite by an entry in FAMILIES.
+
+An entry says how to draw random arguments and what the oracle gives for them. The rest is derived: which arguments
+are differentiable (the floating ones), what a batch gives (what its stacks give one by one), and every transform.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from diffstack.actions import NOOP, POP, PUSH
+from diffstack.errors import FLOATING, MOVABLE
+from oracles import discrete, pointer
+from oracles.differences import numerical_gradient
+
+Generator = np.random.Generator
+
+
+class Size(NamedTuple):
+    """How large a sample is; without a time it is one step."""
+
+    time: int | None
+    slots: int
+    element: tuple[int, ...] = (3,)
+    batch: tuple[int, ...] = ()
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The axes in front of those of one action or one element."""
+        return self.batch if self.time is None else (*self.batch, self.time)
+
+    def __str__(self) -> str:
+        axes = {"T": self.time, "N": self.slots, "E": self.element, "B": self.batch}
+        return "".join(f"{name}{value}" for name, value in axes.items() if value is not None).replace(" ", "")
+
+
+class Sample(NamedTuple):
+    """A state and what a controller gives it, all with the batch axes in front."""
+
+    state: Any
+    actions: Any
+    elements: Any
+
+
+class Verb(NamedTuple):
+    """A function of a family: its arguments, and the oracle's for one stack."""
+
+    name: str
+    arguments: Callable[[Sample], tuple[Any, ...]]
+    oracle: Callable[..., Any]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Family:
+    """One entry of FAMILIES.
+
+    Attributes:
+        name: that of the module.
+        sample: from a generator, a size, and whether actions and states are hard (one-hot), to a float64 `Sample`.
+        verbs: the functions whose arguments have batch axes in front.
+        unused: from a buffer of any finite numbers and a place in it, to a state that holds nothing else.
+        encode: from codes and elements to the actions and elements of a scan.
+        decode: from the reads of a scan to those of the encoded program.
+        is_stack: whether a pop takes the newest, as a stack, or the oldest, as a queue.
+        methods: those of `scan`, without "auto".
+        dtypes: those that elements may have.
+        vectors: whether every element is a vector.
+    """
+
+    name: str
+    sample: Callable[[Generator, Size, bool], Sample]
+    verbs: tuple[Verb, ...]
+    unused: Callable[[Any, int], Any]
+    encode: Callable[[Any, Any], tuple[Any, Any]]
+    decode: Callable[[Any], Any] = field(default=lambda reads: reads)
+    is_stack: bool = True
+    methods: tuple[str, ...] = ("sequential", "parallel")
+    dtypes: tuple[str, ...] = FLOATING
+    vectors: bool = False
+
+    def __repr__(self) -> str:
+        return self.name
+
+    @property
+    def taken(self) -> int:
+        """The place in a Python list of what a pop takes."""
+        return -1 if self.is_stack else 0
+
+
+@dataclass(frozen=True, repr=False)
+class Case:
+    """A verb of a family; for `scan`, with a method."""
+
+    family: Family
+    verb: Verb
+    method: str | None = None
+
+    def __repr__(self) -> str:
+        return "-".join(filter(None, [self.family.name, self.verb.name, self.method]))
+
+    @property
+    def options(self) -> dict[str, str]:
+        return {} if self.method is None else {"method": self.method}
+
+    @property
+    def differentiable(self) -> bool:
+        return bool(floats(self.values(SMALL if self.method else STEP)))
+
+    def arguments(self, size: Size, *, hard: bool = False, dtype: Any = np.float64) -> tuple[Any, ...]:
+        """Random arguments, always the same ones."""
+        element = (math.prod(size.element),) if self.family.vectors else size.element
+        sample = self.family.sample(np.random.default_rng(7), size._replace(element=element), hard)
+        arguments = tuple(self.verb.arguments(sample))
+        return jax.tree.map(lambda leaf: leaf.astype(dtype) if is_floating(leaf) else leaf, arguments)
+
+    def values(self, size: Size, *, hard: bool = False) -> list[Any]:
+        """What the oracle makes of them: the arrays of the result, in order."""
+        return _values(self.family, self.verb, size, hard)
+
+    def oracle(self, arguments: Any) -> list[Any]:
+        """What the oracle makes of other arguments, of one stack."""
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(self.verb.oracle(*arguments))]
+
+    def cotangents(self, size: Size) -> list[Any]:
+        """A random array for every floating one of the result."""
+        generator = np.random.default_rng(8)
+        return [generator.normal(size=leaf.shape) for leaf in floats(self.values(size))]
+
+    def derivatives(self, size: Size) -> list[list[tuple[Any, Any, Any]]]:
+        """The derivatives of the oracle's result, times the cotangents, by central differences.
+
+        For every stack of the batch and every floating argument: its batch index, directions, and the derivative
+        along each of them. The directions are the argument's entries where these are few, else random.
+        """
+        return _derivatives(self.family, self.verb, size)
+
+
+def is_floating(array: Any) -> bool:
+    """Whether an array of any framework is floating."""
+    return str(array.dtype).removeprefix("torch.") in FLOATING
+
+
+def floats(tree: Any) -> list[Any]:
+    """The floating leaves of a tree of arrays."""
+    return [leaf for leaf in jax.tree.leaves(tree) if is_floating(leaf)]
+
+
+def with_floats(tree: Any, replacements: Any) -> Any:
+    """The tree with other floating leaves."""
+    rest = iter(replacements)
+    return jax.tree.map(lambda leaf: next(rest) if is_floating(leaf) else leaf, tree)
+
+
+@cache
+def _values(family: Family, verb: Verb, size: Size, hard: bool) -> list[Any]:
+    arguments = Case(family, verb).arguments(size, hard=hard)
+    stacks = [jax.tree.leaves(verb.oracle(*_stack(arguments, where))) for where in np.ndindex(size.batch)]
+    return [np.stack(leaves).reshape((*size.batch, *np.shape(leaves[0]))) for leaves in zip(*stacks, strict=True)]
+
+
+@cache
+def _derivatives(family: Family, verb: Verb, size: Size) -> list[list[tuple[Any, Any, Any]]]:
+    case, generator = Case(family, verb), np.random.default_rng(9)
+    derivatives = []
+    for where in np.ndindex(size.batch):
+        arguments = _stack(case.arguments(size), where)
+        cotangents = [cotangent[where] for cotangent in case.cotangents(size)]
+        directions = [_directions(generator, leaf.shape) for leaf in floats(arguments)]
+
+        def moved(*lengths: Any, arguments: Any = arguments, directions: Any = directions) -> tuple[Any, ...]:
+            leaves = zip(floats(arguments), lengths, directions, strict=True)
+            return tuple(
+                floats(
+                    jax.tree.map(
+                        np.asarray,
+                        verb.oracle(*with_floats(arguments, [a + np.tensordot(c, d, 1) for a, c, d in leaves])),
+                    )
+                )
+            )
+
+        slopes = numerical_gradient(moved, [np.zeros(len(d)) for d in directions], tuple(cotangents))
+        derivatives.append([(where, d, slope) for d, slope in zip(directions, slopes, strict=True)])
+    return derivatives
+
+
+def _stack(arguments: Any, where: tuple[int, ...]) -> Any:
+    return jax.tree.map(lambda leaf: np.asarray(leaf[where]), arguments)
+
+
+def _directions(generator: Generator, shape: tuple[int, ...]) -> Any:
+    entries = math.prod(shape)
+    return np.eye(entries).reshape(entries, *shape) if entries <= 16 else generator.normal(size=(8, *shape))
+
+
+# --- what the entries share ---
+
+
+def one_hot(codes: Any, length: int = 3) -> Any:
+    return np.eye(length)[np.asarray(codes)]
+
+
+def weights(generator: Generator, shape: tuple[int, ...], hard: bool) -> Any:
+    """Distributions over the last axis."""
+    if hard:
+        return one_hot(generator.integers(shape[-1], size=shape[:-1]), shape[-1])
+    return generator.dirichlet(np.ones(shape[-1]), size=shape[:-1])
+
+
+def encode_weights(codes: Any, elements: Any) -> tuple[Any, Any]:
+    return one_hot(codes), elements
+
+
+# --- pointer ---
+
+
+class PointerState(NamedTuple):
+    buffer: Any
+    index: Any
+
+
+def _pointer_sample(generator: Generator, size: Size, hard: bool) -> Sample:
+    index = weights(generator, (*size.batch, size.slots), hard)
+    return Sample(
+        PointerState(generator.normal(size=(*size.batch, size.slots, *size.element)), index),
+        weights(generator, (*size.steps, 3), hard),
+        generator.normal(size=(*size.steps, *size.element)),
+    )
+
+
+POINTER = Family(
+    "pointer",
+    sample=_pointer_sample,
+    verbs=(
+        Verb("push", lambda s: (s.state, s.elements), lambda state, element: pointer.push(*state, element)),
+        Verb("pop", lambda s: (s.state,), lambda state: pointer.pop(*state)),
+        Verb("peek", lambda s: (s.state,), lambda state: pointer.peek(*state)),
+        Verb("step", lambda s: s, lambda state, actions, element: pointer.step(*state, actions, element)),
+        Verb("scan", lambda s: s, lambda state, actions, elements: pointer.scan(*state, actions, elements)),
+        Verb("contents", lambda s: (s.state,), lambda state: pointer.contents(*state)),
+        Verb("soft_assign", lambda s: (*s.state, s.elements), pointer.soft_assign),
+        Verb("soft_lookup", lambda s: (*s.state,), pointer.soft_lookup),
+    ),
+    unused=lambda buffer, place: PointerState(buffer, one_hot(place % len(buffer), len(buffer))),
+    encode=encode_weights,
+    methods=("sequential",),
+)
+
+
+# --- discrete ---
+
+
+class DiscreteState(NamedTuple):
+    buffer: Any
+    depth: Any
+    fault: Any
+
+
+def _discrete_sample(generator: Generator, size: Size, hard: bool) -> Sample:
+    # Soft or hard, the codes are integers; a quarter of the stacks has met a fault, an eighth of the codes is none.
+    state = DiscreteState(
+        generator.normal(size=(*size.batch, size.slots, *size.element)),
+        np.asarray(generator.integers(0, size.slots + 1, size=size.batch), np.int32),
+        np.asarray(generator.choice([0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3], size=size.batch), np.int8),
+    )
+    codes = generator.choice([PUSH, PUSH, PUSH, POP, POP, POP, NOOP, 3], size=size.steps)
+    return Sample(state, np.asarray(codes, np.int32), generator.normal(size=(*size.steps, *size.element)))
+
+
+def _discrete_step(state: Any, code: Any, element: Any) -> Any:
+    *state, reads = discrete.scan(*state, np.reshape(code, 1), np.asarray(element)[None])
+    return state, reads[0]
+
+
+def _discrete_peek(state: Any) -> Any:
+    return _discrete_step(state, NOOP, np.zeros_like(state[0][0]))[1]
+
+
+DISCRETE = Family(
+    "discrete",
+    sample=_discrete_sample,
+    verbs=(
+        Verb("push", lambda s: (s.state, s.elements), lambda state, element: _discrete_step(state, PUSH, element)[0]),
+        Verb(
+            "pop",
+            lambda s: (s.state,),
+            lambda state: (_discrete_step(state, POP, state[0][0])[0], _discrete_peek(state)),
+        ),
+        Verb("peek", lambda s: (s.state,), _discrete_peek),
+        Verb("step", lambda s: s, _discrete_step),
+        Verb("scan", lambda s: s, lambda state, codes, elements: discrete.scan(*state, codes, elements)),
+        Verb("contents", lambda s: (s.state,), lambda state: discrete.contents(*state[:2])),
+        Verb("size", lambda s: (s.state,), lambda state: state[1]),
+        Verb("fault", lambda s: (s.state,), lambda state: state[2]),
+    ),
+    unused=lambda buffer, _: DiscreteState(buffer, np.int32(0), np.int8(0)),
+    encode=lambda codes, elements: (np.asarray(codes, np.int32), elements),
+    dtypes=MOVABLE,
+)
+
+
+FAMILIES = (POINTER, DISCRETE)
+
+# --- what the tests run over ---
+
+SMALL = Size(5, 3, (2,), (2,))
+STEP = SMALL._replace(time=None)
+
+CASES = tuple(
+    Case(family, verb, method)
+    for family in FAMILIES
+    for verb in family.verbs
+    for method in (family.methods if verb.name == "scan" else (None,))
+)
+SCANS = tuple(case for case in CASES if case.method)
+METHODS = tuple((case.family, case.method) for case in SCANS)

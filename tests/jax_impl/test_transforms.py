@@ -1,0 +1,141 @@
+"""Every verb of every family under JAX's transforms."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.test_util import check_grads
+
+from backends import JAX, assert_close
+from families import CASES, FAMILIES, SCANS, SMALL, STEP, Case, Family, Size, floats, with_floats
+
+TOLERANCE = 4 * float(np.finfo(np.float32).eps)
+DIFFERENTIABLE = tuple(case for case in CASES if case.differentiable)
+
+
+def prepared(case: Case, dtype: Any = np.float32) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """The function of a case, and arguments for it with one batch axis."""
+    return JAX.function(case), JAX.arguments(case, SMALL if case.method else STEP, dtype=dtype)
+
+
+def of_floats(function: Callable[..., Any], arguments: Any) -> Callable[..., Any]:
+    """The floating results as a function of the floating arguments."""
+    return lambda *leaves: floats(function(*with_floats(arguments, leaves)))
+
+
+def assert_all_close(actual: Any, expected: Any, tolerance: float = TOLERANCE) -> None:
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for left, right in zip(JAX.numpys(actual), JAX.numpys(expected), strict=True):
+        assert_close(left, right, tolerance)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_jit(case: Case):
+    function, arguments = prepared(case)
+    assert_all_close(jax.jit(function)(*arguments), function(*arguments))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_shapes_without_values(case: Case):
+    function, arguments = prepared(case)
+    shapes = jax.eval_shape(function, *arguments)
+    result = function(*arguments)
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), shapes) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), result
+    )
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("axis", [0, -1])
+def test_vmap(case: Case, axis: int):
+    """Mapping over the batch axis gives what the batch gives, wherever it stands."""
+    function, arguments = prepared(case)
+    moved = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, axis), arguments)
+    mapped = jax.vmap(function, in_axes=axis)(*moved)
+    assert_all_close(mapped, function(*arguments))
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if len(case.arguments(STEP)) > 1], ids=str)
+@pytest.mark.parametrize("shared", [0, 1])
+def test_vmap_with_a_shared_argument(case: Case, shared: int):
+    """The state stays while the rest is mapped, or the state is mapped and the rest stays."""
+    function, arguments = prepared(case)
+    axes = tuple(0 if (position > 0) == (shared == 0) else None for position in range(len(arguments)))
+    one, many = [], []
+    for argument, axis in zip(arguments, axes, strict=True):
+        first = jax.tree.map(lambda leaf: leaf[0], argument)
+        one.append(first if axis is None else argument)
+        many.append(jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), first) if axis is None else argument)
+    assert_all_close(jax.vmap(function, in_axes=axes)(*one), function(*many))
+
+
+@pytest.mark.parametrize("case", DIFFERENTIABLE, ids=str)
+def test_forward_and_reverse_mode_agree(case: Case):
+    """<cotangent, J tangent> = <J^T cotangent, tangent>, in and outside jit, under vmap and under checkpoint."""
+    function, arguments = prepared(case)
+    function, leaves = of_floats(function, arguments), floats(arguments)
+    generator = np.random.default_rng(0)
+    tangents = [jnp.asarray(generator.normal(size=leaf.shape), leaf.dtype) for leaf in leaves]
+    outputs, pushed = jax.jvp(function, leaves, tangents)
+    cotangents = [jnp.asarray(generator.normal(size=leaf.shape), leaf.dtype) for leaf in outputs]
+
+    def pulled(function: Callable[..., Any]) -> list[Any]:
+        return list(jax.vjp(function, *leaves)[1](cotangents))
+
+    gradients = pulled(function)
+    forward = sum(float(jnp.vdot(a, b)) for a, b in zip(pushed, cotangents, strict=True))
+    reverse = sum(float(jnp.vdot(a, b)) for a, b in zip(gradients, tangents, strict=True))
+    np.testing.assert_allclose(forward, reverse, rtol=1e-5, atol=1e-5)
+    assert_all_close(pulled(jax.jit(function)), gradients)
+    assert_all_close(pulled(jax.checkpoint(function)), gradients)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("case", DIFFERENTIABLE, ids=str)
+def test_gradients_to_second_order(case: Case):
+    size = Size(3 if case.method else None, 2, (2,))
+    arguments = JAX.arguments(case, size)
+    check_grads(of_floats(JAX.function(case), arguments), tuple(floats(arguments)), order=2, modes=("fwd", "rev"))
+
+
+@pytest.mark.parametrize("case", [case for case in SCANS if case.differentiable], ids=str)
+def test_gradient_under_vmap(case: Case):
+    """The gradient of each stack of a batch by itself."""
+    function, arguments = prepared(case)
+
+    def loss(leaves: list[Any], arguments: Any) -> Any:
+        return sum(jnp.sum(jnp.sin(leaf)) for leaf in floats(function(*with_floats(arguments, leaves))))
+
+    gradient = jax.grad(loss)
+    assert_all_close(jax.vmap(gradient)(floats(arguments), arguments), gradient(floats(arguments), arguments))
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+def test_a_scan_of_the_users_own(family: Family):
+    """`lax.scan` over `step` takes time first."""
+    case = next(case for case in SCANS if case.family is family)
+    function, (state, actions, elements) = prepared(case)
+    step = JAX.module(family.name).step
+    time_first = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), (actions, elements))
+    final, reads = jax.lax.scan(lambda state, inputs: step(state, *inputs), state, time_first)
+    reads = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), reads)
+    assert_all_close((final, reads), function(state, actions, elements))
+
+
+@pytest.mark.parametrize("case", SCANS, ids=str)
+def test_inputs_over_two_devices(case: Case):
+    devices = jax.devices("cpu")
+    assert len(devices) == 2
+    function, arguments = prepared(case)
+    expected = function(*arguments)
+    sharding = NamedSharding(Mesh(np.array(devices), ("batch",)), PartitionSpec("batch"))
+    for run in (function, jax.jit(function)):
+        result = run(*jax.device_put(arguments, sharding))
+        assert_all_close(result, expected)
+        for leaf in jax.tree.leaves(result):
+            assert leaf.sharding.device_set == set(devices)
+            assert leaf.sharding.shard_shape(leaf.shape)[0] == 1

@@ -1,0 +1,139 @@
+"""Every verb of every family, in both frameworks, against the oracle: values, and gradients of every argument."""
+
+import itertools
+
+import ml_dtypes
+import numpy as np
+import pytest
+from jaxtyping import TypeCheckError
+
+from backends import Backend, assert_close
+from families import CASES, SCANS, SMALL, STEP, Case, Size, floats
+
+SIZES = [
+    Size(0, 2, (3,)),
+    Size(0, 2, (), (2,)),
+    Size(1, 1, ()),
+    Size(1, 2, (1,), (2, 3)),
+    Size(2, 7, (3,), (2,)),
+    Size(13, 1, (2, 3)),
+    Size(13, 2, (), (2,)),
+    Size(13, 7, (2, 3), (2, 3)),
+    Size(64, 7, (3,)),
+]
+STEPS = [Size(None, 1, ()), Size(None, 2, (1,)), Size(None, 7, (3,), (2,)), Size(None, 2, (2, 3), (2, 3))]
+ALL_SIZES = [
+    Size(*axes)
+    for axes in itertools.product([0, 1, 2, 13, 64], [1, 2, 7], [(), (1,), (3,), (2, 3)], [(), (2,), (2, 3)])
+]
+
+DIFFERENTIABLE = tuple(case for case in CASES if case.differentiable)
+
+
+def sized(cases: tuple[Case, ...]) -> list[object]:
+    """Each case at the covering sizes, and at all sizes when the full product is asked for."""
+    covering = [(case, size) for case in cases for size in (SIZES if case.method else STEPS)]
+    product = [
+        (case, size if case.method else size._replace(time=None))
+        for case in cases
+        for size in ALL_SIZES
+        if case.method or size.time == 0
+    ]
+    return [
+        pytest.param(*pair, marks=() if pair in covering else pytest.mark.full, id="-".join(map(str, pair)))
+        for pair in [*covering, *(pair for pair in product if pair not in covering)]
+    ]
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("hard", [False, True], ids=["soft", "hard"])
+@pytest.mark.parametrize(("case", "size"), sized(CASES))
+def test_values(backend: Backend, case: Case, size: Size, hard: bool):
+    result = backend.function(case)(*backend.arguments(case, size, hard=hard))
+    for actual, expected in zip(backend.numpys(result), case.values(size, hard=hard), strict=True):
+        assert_close(actual, expected, 1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("case", "size"), sized(DIFFERENTIABLE))
+def test_gradients(backend: Backend, case: Case, size: Size):
+    arguments = backend.arguments(case, size)
+    cotangents = [backend.array(cotangent) for cotangent in case.cotangents(size)]
+    gradients = [backend.numpy(leaf) for leaf in backend.vjp(backend.function(case), arguments, cotangents)]
+    for stack in case.derivatives(size):
+        for gradient, (where, directions, slopes) in zip(gradients, stack, strict=True):
+            actual = np.tensordot(directions, gradient[where], gradient[where].ndim)
+            np.testing.assert_allclose(actual, slopes, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_float32_is_as_good_as_it_can_be(backend: Backend, case: Case):
+    """8 units in the last place, from float32 arguments that the oracle takes in float64."""
+    size = Size(64, 7) if case.method else Size(None, 7)
+    arguments = case.arguments(size, dtype=np.float32)
+    result = backend.function(case)(*backend.arrays(arguments, case.family))
+    for actual, expected in zip(backend.numpys(result), case.oracle(arguments), strict=True):
+        assert_close(actual, expected, 8 * np.finfo(np.float32).eps)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64], ids=lambda d: d.__name__)
+@pytest.mark.parametrize("case", DIFFERENTIABLE, ids=str)
+def test_the_dtype_stays(backend: Backend, case: Case, dtype: type):
+    size = SMALL if case.method else STEP
+    result = floats(backend.function(case)(*backend.arguments(case, size, dtype=dtype)))
+    for actual, expected in zip(map(backend.numpy, result), floats(case.values(size)), strict=True):
+        assert actual.dtype == dtype
+        # The arguments are rounded too.
+        assert_close(actual, expected, 16 * float(ml_dtypes.finfo(dtype).eps))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("size", [Size(2, 3, (0,)), Size(2, 3, (2,), (0,)), Size(0, 1, (0, 2), (2, 0))], ids=str)
+def test_axes_of_length_zero(backend: Backend, case: Case, size: Size):
+    size = size if case.method else size._replace(time=None)
+    full = size._replace(element=tuple(n or 1 for n in size.element), batch=tuple(n or 1 for n in size.batch))
+    result = backend.function(case)(*backend.arguments(case, size, dtype=np.float32))
+    shapes = [leaf.shape for leaf in backend.numpys(result)]
+    ones = backend.function(case)(*backend.arguments(case, full, dtype=np.float32))
+    expected = [leaf.shape for leaf in backend.numpys(ones)]
+    assert len(shapes) == len(expected)
+    for shape, like in zip(shapes, expected, strict=True):
+        assert len(shape) == len(like)
+        assert shape[: len(size.batch)] == size.batch
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("case", SCANS, ids=str)
+def test_a_scan_in_two_parts(backend: Backend, case: Case):
+    """The final state of the first half is where the second half starts."""
+    function = backend.function(case)
+    state, actions, elements = backend.arguments(case, Size(13, 3, (2,), (2,)))
+    whole = function(state, actions, elements)
+    state, first = function(state, actions[:, :5], elements[:, :5])
+    state, second = function(state, actions[:, 5:], elements[:, 5:])
+    reads = np.concatenate([backend.numpy(first), backend.numpy(second)], 1)
+    for actual, expected in zip([*backend.numpys(state), reads], backend.numpys(whole), strict=True):
+        assert_close(actual, expected, 1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("family", sorted({case.family for case in CASES}, key=str), ids=str)
+def test_the_methods_are_all_tested(backend: Backend, family):
+    scan = next(case for case in SCANS if case.family is family)
+    with pytest.raises(ValueError, match="method") as caught:
+        backend.module(family.name).scan(*backend.arguments(scan, SMALL), method="?")
+    assert str(caught.value) == f"method: expected one of {', '.join(map(repr, ('auto', *family.methods)))}, got '?'"
+
+
+def test_the_kernels_check_their_shapes(backend: Backend):
+    """The suite turns jaxtyping's checks on for kernels; without them, these would broadcast."""
+    buffer, index = backend.array(np.ones((2, 3), np.float32)), backend.array(np.ones(1, np.float32))
+    with pytest.raises(TypeCheckError):
+        backend.module("pointer")._soft_lookup(buffer, index)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_the_checks_can_be_turned_off(backend: Backend):
+    buffer, index = backend.array(np.ones((2, 3), np.float32)), backend.array(np.ones(1, np.float32))
+    assert backend.module("pointer")._soft_lookup(buffer, index).shape == (3,)

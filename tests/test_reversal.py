@@ -1,0 +1,70 @@
+"""Two stacks reverse a sequence exactly, and so do their gradients."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+import torch
+
+from backends import BACKENDS, JAX, Backend, assert_same_bits
+from families import FAMILIES, METHODS, Family
+from strategies import numpy_dtype
+
+STACKS = [(family, method) for family, method in [*METHODS, *((f, "auto") for f in FAMILIES)] if family.is_stack]
+
+
+def sequence(shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
+    values = np.random.default_rng(3).normal(size=shape) * 100
+    return np.asarray(values > 0) if dtype == "bool" else np.asarray(values).astype(numpy_dtype(dtype))
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+def test_which_families_are_stacks(backend: Backend, family: Family):
+    assert getattr(backend.module(family.name), "IS_STACK", False) == family.is_stack
+
+
+@pytest.mark.parametrize(("family", "method"), STACKS, ids=str)
+@pytest.mark.parametrize("shape", [(n, *e) for n in (0, 1, 2, 13) for e in [(), (3,), (2, 3)]], ids=str)
+def test_values_and_gradients(backend: Backend, family: Family, method: str, shape: tuple[int, ...]):
+    x = sequence(shape)
+    cotangent = np.random.default_rng(4).normal(size=x.shape).astype(np.float32)
+
+    def function(x):
+        return backend.module("reversal").reverse(x, stack=backend.module(family.name), method=method)
+
+    assert_same_bits(backend.numpy(function(backend.array(x))), x[::-1])
+    (gradient,) = backend.vjp(function, (backend.array(x),), [backend.array(cotangent)])
+    assert_same_bits(backend.numpy(gradient), cotangent[::-1])
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("backend", "family", "dtype"),
+    [(b, f, d) for b, f in itertools.product(BACKENDS, FAMILIES) if f.is_stack for d in f.dtypes],
+    ids=str,
+)
+def test_dtypes(backend: Backend, family: Family, dtype: str):
+    x = sequence((5, 2), dtype)
+    result = backend.module("reversal").reverse(backend.array(x), stack=backend.module(family.name))
+    assert_same_bits(backend.numpy(result), x[::-1])
+
+
+@pytest.mark.parametrize(("family", "method"), STACKS, ids=str)
+def test_batches_by_vmap(backend: Backend, family: Family, method: str):
+    x = sequence((4, 5, 2))
+    vmap = jax.vmap if backend is JAX else torch.func.vmap
+
+    def function(x):
+        return backend.module("reversal").reverse(x, stack=backend.module(family.name), method=method)
+
+    assert_same_bits(backend.numpy(vmap(function)(backend.array(x))), x[:, ::-1])
+    assert_same_bits(backend.numpy(vmap(function, 1, 1)(backend.array(x))), x[::-1])
+
+
+def test_the_default_is_the_pointer(backend: Backend):
+    reverse = backend.module("reversal").reverse
+    with pytest.raises(TypeError, match="int32"):
+        reverse(backend.array(np.arange(3, dtype=np.int32)))
+    result = reverse(backend.array(np.arange(3, dtype=np.int32)), stack=backend.module("discrete"))
+    assert backend.numpy(result).tolist() == [2, 1, 0]
