@@ -192,6 +192,14 @@ def check_vector(name: str, shape: tuple[int, ...]) -> None:
         bad_value(name, "(dim,), as the elements of this family are vectors", shape)
 
 
+def check_pair(name: str, value: Any) -> None:
+    """What a deque pushes is a pair, for the top and the bottom."""
+    if not isinstance(value, tuple):
+        bad_type(name, "a pair (top, bottom)", type(value).__name__)
+    if len(value) != 2:
+        bad_value(name, "a pair (top, bottom)", f"{len(value)} arrays")
+
+
 def check_element(name: str, element: Any, layout: Layout, dtype: Any) -> None:
     """One element for every stack of a state."""
     check_shape(name, element.shape, layout.batch + layout.element, "one element for each stack of the state")

@@ -1,7 +1,16 @@
 """Differentiable stacks as pure functions in JAX."""
 
 from diffstack.jax_impl import _requires as _requires
-from diffstack.jax_impl import discrete, inverse, neural_queue, neural_stack, pointer, reversal, superposition
+from diffstack.jax_impl import (
+    discrete,
+    inverse,
+    neural_deque,
+    neural_queue,
+    neural_stack,
+    pointer,
+    reversal,
+    superposition,
+)
 from diffstack.jax_impl.inverse import learn_input
 from diffstack.jax_impl.reversal import reverse
 
@@ -9,6 +18,7 @@ __all__ = [
     "discrete",
     "inverse",
     "learn_input",
+    "neural_deque",
     "neural_queue",
     "neural_stack",
     "pointer",

@@ -1,0 +1,309 @@
+"""The superposition stack of stack-augmented recurrent nets: every action is taken at once, each to its degree.
+
+Row 0 is the top. With `v` the element that is pushed, and zeros below the bottom (Joulin & Mikolov 2015, eqs. 3, 4),
+
+    S'_0 = a_push v       + a_pop S_1     + a_noop S_0        read' = S'_0
+    S'_i = a_push S_{i-1} + a_pop S_{i+1} + a_noop S_i
+
+so that the stack is a superposition of what it would be after each action. The capacity is the number of rows: what
+is pushed past the last one falls off and does not come back. With one-hot actions every row is moved as it is, bit
+for bit, for every normal value and zero (its sign aside), as long as its neighbours are finite. PyTorch keeps
+subnormals too on the CPU.
+
+Actions are usually a distribution, the softmax of a controller's output. Any numbers are taken, as the equations say:
+rows that do not sum to 1 scale the whole stack, and NaN spreads from its row to its neighbours with every step.
+"""
+
+from typing import Any, Final, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffstack import errors
+from diffstack.actions import NOOP, POP, PUSH
+from diffstack.torch_impl import pointer, sequential
+from diffstack.torch_impl._arrays import as_array, floating_dtype
+
+IS_STACK: Final = True
+
+
+class SuperpositionState(NamedTuple):
+    """A stack, or a batch of them.
+
+    Attributes:
+        buffer: the rows, (*batch, N, D), the top first.
+    """
+
+    buffer: Tensor
+
+
+def empty(
+    capacity: int,
+    element_shape: tuple[int, ...] = (),
+    *,
+    dtype: Any = None,
+    batch_shape: tuple[int, ...] = (),
+    device: Any = None,
+) -> SuperpositionState:
+    """An empty stack: zeros.
+
+    Args:
+        capacity: the number of rows N, at least 1.
+        element_shape: (D,); an element of this family is always a vector.
+        dtype: a floating dtype; the default float where none is given.
+        batch_shape: the leading axes, one stack for each of their entries.
+        device: where the tensors live; the default device where none is given.
+
+    Returns:
+        A `SuperpositionState`.
+
+    Raises:
+        TypeError, ValueError: an argument that is not as said above.
+
+    Example:
+        >>> from diffstack.torch_impl import superposition
+        >>> superposition.empty(2, (3,)).buffer.tolist()
+        [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    """
+    layout = errors.check_empty(capacity, element_shape, batch_shape)
+    errors.check_vector("element_shape", layout.element)
+    return SuperpositionState(
+        torch.zeros((*layout.batch, layout.slots, *layout.element), dtype=floating_dtype(dtype), device=device)
+    )
+
+
+def from_buffer(buffer: Tensor) -> SuperpositionState:
+    """One full stack, whose top is the last row of a buffer.
+
+    Args:
+        buffer: (N, D), floating.
+
+    Returns:
+        A `SuperpositionState`, whose row 0 is the last row of the buffer.
+
+    Raises:
+        TypeError, ValueError: a buffer that is not as said above.
+
+    Example:
+        >>> import torch
+        >>> from diffstack.torch_impl import superposition
+        >>> superposition.peek(superposition.from_buffer(torch.tensor([[1.0], [2.0]]))).tolist()
+        [2.0]
+    """
+    buffer = as_array("buffer", buffer)
+    layout = errors.check_buffer(buffer)
+    errors.check_vector("the shape of a row of buffer", layout.element)
+    errors.check_kind("buffer", buffer.dtype, errors.FLOATING, "a floating dtype")
+    return SuperpositionState(torch.flip(buffer, (0,)))
+
+
+def actions(codes: Any, *, dtype: Any = None) -> Tensor:
+    """Integer codes as one-hot weights of push, pop and noop.
+
+    Args:
+        codes: PUSH, POP and NOOP of `diffstack.actions`, any shape; any other code counts as NOOP.
+        dtype: a floating dtype; the default float where none is given.
+
+    Returns:
+        Weights, (*codes, 3).
+
+    Raises:
+        TypeError: codes that are not integers, a dtype that is not floating.
+
+    Example:
+        >>> from diffstack.actions import NOOP, PUSH
+        >>> from diffstack.torch_impl import superposition
+        >>> superposition.actions([PUSH, NOOP]).tolist()
+        [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+    """
+    return pointer.actions(codes, dtype=dtype)
+
+
+def push(state: SuperpositionState, element: Tensor) -> SuperpositionState:
+    """Put an element on the stack: `step` with a one-hot action.
+
+    Args:
+        state: the stack.
+        element: (*batch, D), of the state's dtype.
+
+    Returns:
+        The stack with every row one further down, and the element on top. The last row falls off.
+
+    Raises:
+        TypeError, ValueError: shapes or dtypes that do not fit.
+
+    Example:
+        >>> import torch
+        >>> from diffstack.torch_impl import superposition
+        >>> superposition.push(superposition.empty(2, (1,)), torch.ones(1)).buffer.tolist()
+        [[1.0], [0.0]]
+    """
+    element = _checked_element(state, element)
+    return _act(state, PUSH, element)
+
+
+def pop(state: SuperpositionState) -> tuple[SuperpositionState, Tensor]:
+    """Take the top element off the stack: `step` with a one-hot action.
+
+    Args:
+        state: the stack.
+
+    Returns:
+        The stack with every row one further up, and zeros in the last; and the row that was the top, (*batch, D).
+
+    Raises:
+        TypeError, ValueError: a state that is not (*batch, N, D).
+
+    Example:
+        >>> import torch
+        >>> from diffstack.torch_impl import superposition
+        >>> state, element = superposition.pop(superposition.from_buffer(torch.tensor([[1.0], [2.0]])))
+        >>> element.tolist(), state.buffer.tolist()
+        ([2.0], [[1.0], [0.0]])
+    """
+    element = peek(state)
+    return _act(state, POP, element), element
+
+
+def peek(state: SuperpositionState) -> Tensor:
+    """Read the top element.
+
+    Args:
+        state: the stack, which stays as it is.
+
+    Returns:
+        Row 0, (*batch, D).
+
+    Raises:
+        TypeError, ValueError: a state that is not (*batch, N, D).
+
+    Example:
+        >>> import torch
+        >>> from diffstack.torch_impl import superposition
+        >>> superposition.peek(superposition.from_buffer(torch.tensor([[1.0], [2.0]]))).tolist()
+        [2.0]
+    """
+    errors.check_superposition(state, SuperpositionState)
+    return state.buffer[..., 0, :]
+
+
+def step(state: SuperpositionState, actions: Tensor, element: Tensor) -> tuple[SuperpositionState, Tensor]:
+    """One time step of a controller: push, pop and noop, each to its degree, then read the top.
+
+    Args:
+        state: the stack.
+        actions: (*batch, 3), the weights of PUSH, POP and NOOP; a distribution, though any numbers are taken.
+        element: (*batch, D), what is pushed.
+
+    Returns:
+        The stack afterwards, and its top, (*batch, D).
+
+    Raises:
+        TypeError, ValueError: shapes or dtypes that do not fit.
+
+    Example:
+        >>> import torch
+        >>> from diffstack.torch_impl import superposition
+        >>> state = superposition.from_buffer(torch.tensor([[1.0], [2.0]]))
+        >>> state, read = superposition.step(state, torch.tensor([0.5, 0.5, 0.0]), torch.tensor([4.0]))
+        >>> read.tolist(), state.buffer.tolist()
+        ([2.5], [[2.5], [1.0]])
+
+    References:
+        Joulin & Mikolov 2015, Inferring Algorithmic Patterns with Stack-Augmented Recurrent Nets, equations 3 and 4.
+    """
+    element = _checked_element(state, element)
+    actions = as_array("actions", actions, state.buffer)
+    errors.check_weights(actions, (*state.buffer.shape[:-2], 3), state.buffer.dtype)
+    return _step(state, actions, element)
+
+
+def scan(
+    state: SuperpositionState,
+    actions: Tensor,
+    elements: Tensor,
+    *,
+    method: Literal["auto", "sequential", "parallel"] = "auto",
+) -> tuple[SuperpositionState, Tensor]:
+    """Run a whole sequence of steps.
+
+    Args:
+        state: the stack before the first step.
+        actions: (*batch, T, 3), the weights of PUSH, POP and NOOP.
+        elements: (*batch, T, D).
+        method: "sequential" runs `step` T times; "auto" takes the fastest method there is.
+
+    Returns:
+        The stack after the last step, and the top after each, like `elements`.
+
+    Raises:
+        TypeError, ValueError: shapes or dtypes that do not fit, an unknown method.
+
+    Example:
+        >>> import torch
+        >>> from diffstack.actions import POP, PUSH
+        >>> from diffstack.torch_impl import superposition
+        >>> program = superposition.actions([PUSH, PUSH, POP])
+        >>> elements = torch.tensor([[1.0], [2.0], [0.0]])
+        >>> superposition.scan(superposition.empty(2, (1,)), program, elements)[1].tolist()
+        [[1.0], [2.0], [1.0]]
+    """
+    layout = errors.check_superposition(state, SuperpositionState)
+    errors.check_choice("method", method, ("auto", "sequential"))
+    actions, elements = as_array("actions", actions, state.buffer), as_array("elements", elements, state.buffer)
+    time = errors.check_elements("elements", elements, layout, state.buffer.dtype)
+    errors.check_weights(actions, (*layout.batch, time, 3), state.buffer.dtype)
+    return _scan(state, actions, elements)
+
+
+def contents(state: SuperpositionState) -> Tensor:
+    """What is on the stack, the top in the last row.
+
+    Args:
+        state: the stack.
+
+    Returns:
+        The rows, last one first, (*batch, N, D).
+
+    Raises:
+        TypeError, ValueError: a state that is not (*batch, N, D).
+
+    Example:
+        >>> import torch
+        >>> from diffstack.torch_impl import superposition
+        >>> superposition.contents(superposition.push(superposition.empty(2, (1,)), torch.ones(1))).tolist()
+        [[0.0], [1.0]]
+    """
+    errors.check_superposition(state, SuperpositionState)
+    return torch.flip(state.buffer, (-2,))
+
+
+def _checked_element(state: SuperpositionState, element: Any) -> Tensor:
+    layout = errors.check_superposition(state, SuperpositionState)
+    element = as_array("element", element, state.buffer)
+    errors.check_element("element", element, layout, state.buffer.dtype)
+    return element
+
+
+def _step(state: SuperpositionState, actions: Tensor, element: Tensor) -> tuple[SuperpositionState, Tensor]:
+    state = SuperpositionState(_superposed(state.buffer, actions, element))
+    return state, peek(state)
+
+
+def _act(state: SuperpositionState, code: int, element: Tensor) -> SuperpositionState:
+    codes = torch.full(state.buffer.shape[:-2], code, dtype=torch.int32, device=state.buffer.device)
+    return _step(state, actions(codes, dtype=state.buffer.dtype), element)[0]
+
+
+def _scan(state: SuperpositionState, actions: Tensor, elements: Tensor) -> tuple[SuperpositionState, Tensor]:
+    return sequential.scan(step, state, actions, elements, state.buffer.ndim - 2)
+
+
+def _superposed(
+    buffer: Float[Tensor, "*batch slots dim"], actions: Float[Tensor, "*batch 3"], element: Float[Tensor, "*batch dim"]
+) -> Float[Tensor, "*batch slots dim"]:
+    a_push, a_pop, a_noop = (actions[..., code, None, None] for code in (PUSH, POP, NOOP))
+    pushed = torch.concatenate([element[..., None, :], buffer[..., :-1, :]], -2)
+    popped = torch.concatenate([buffer[..., 1:, :], torch.zeros_like(buffer[..., :1, :])], -2)
+    return a_push * pushed + a_pop * popped + a_noop * buffer
