@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
@@ -80,3 +82,111 @@ def _write_numbers(axes: Any, grid: np.ndarray, middle: float) -> None:
     for (row, column), value in np.ndenumerate(grid):
         colour = "black" if value > middle else "white"
         axes.text(column, row, f"{value:.2g}", ha="center", va="center", color=colour, fontsize=12)
+
+
+def plot_trace(family: Any, state: Any, actions: Any, elements: Any) -> Figure:
+    """Draw what a structure did: its actions, what it held over time, and what was read.
+
+    A structure of strengths is drawn as a pile, one column a step: every element is a block as high as its strength,
+    coloured by the step that pushed it (grey if it was there before). Any other is drawn as its contents, the top
+    row at the top, where an element of several entries is shown by its length.
+
+    Args:
+        family: a family of either implementation, such as `diffstack.jax_impl.neural_stack`.
+        state: the structure before the first step, without batch axes.
+        actions: those of its `scan`, T steps.
+        elements: those of its `scan`, T steps.
+
+    Returns:
+        A figure of 1200 x 600 pixels, for `savefig`.
+
+    Raises:
+        ValueError: no steps.
+        TypeError, ValueError: what the family's `step` raises, for a batch of states too.
+
+    Example:
+        >>> import numpy as np
+        >>> from diffstack.actions import NOOP, POP, PUSH
+        >>> from diffstack.jax_impl import neural_stack
+        >>> from diffstack.plot import plot_trace
+        >>> program = neural_stack.actions([PUSH, PUSH, NOOP, POP])
+        >>> figure = plot_trace(neural_stack, neural_stack.empty(1), program, np.ones(4, np.float32))
+        >>> [axes.get_ylabel() for axes in figure.axes[:3]]
+        ['actions', 'strength', 'reads']
+    """
+    time = len(actions)
+    if time == 0:
+        raise ValueError("actions: expected at least one step, got none")
+    pair = isinstance(elements, tuple)
+    strengths = hasattr(state, "strengths")
+    if strengths:
+        state = family.resize(state, state.strengths.shape[-1] + (2 if pair else 1) * time)
+    held, reads = [], []
+    for t in range(time):
+        state, read = family.step(state, actions[t], tuple(each[t] for each in elements) if pair else elements[t])
+        held.append(_array(state.strengths if strengths else family.contents(state)))
+        reads.append(np.concatenate([_array(each).reshape(-1) for each in (read if pair else (read,))]))
+    figure = Figure(figsize=(12, 6), dpi=100, layout="constrained")
+    above, middle, below = figure.subplots(3, 1, sharex=True, height_ratios=(1, 3, 1.4))
+    _draw_actions(above, _array(actions).reshape(time, -1))
+    (_draw_pile if strengths else _draw_contents)(middle, np.maximum(held, 0) if strengths else np.asarray(held), pair)
+    _draw_rows(below, np.asarray(reads).T, "RdBu", "reads", _spread(np.asarray(reads)))
+    below.set_xlabel("step")
+    return figure
+
+
+_ACTIONS = {
+    1: ("code",),
+    2: ("push", "pop"),
+    3: ("push", "pop", "noop"),
+    4: ("push top", "pop top", "push bottom", "pop bottom"),
+}
+
+
+def _array(array: Any) -> np.ndarray:
+    """A NumPy array of one of any framework."""
+    return np.asarray(array.detach().cpu() if hasattr(array, "detach") else array).astype(np.float64)
+
+
+def _spread(array: np.ndarray) -> Normalize:
+    """Colours with white at zero."""
+    most = max(float(np.max(np.abs(array), initial=0)), 1e-12)
+    return Normalize(-most, most)
+
+
+def _draw_rows(axes: Any, rows: np.ndarray, cmap: str, label: str, norm: Normalize) -> None:
+    image = axes.imshow(rows, aspect="auto", interpolation="nearest", cmap=cmap, norm=norm)
+    axes.figure.colorbar(image, ax=axes, pad=0.01, aspect=12)
+    axes.set_ylabel(label, fontsize=12)
+    axes.set_yticks([])
+
+
+def _draw_actions(axes: Any, actions: np.ndarray) -> None:
+    names = _ACTIONS[actions.shape[1]]
+    if names == ("code",):
+        actions, names = (actions == np.arange(3)).astype(float), _ACTIONS[3]
+    _draw_rows(axes, actions.T, "Greys", "actions", Normalize(0, max(1.0, float(actions.max()))))
+    axes.set_yticks(range(len(names)), names, fontsize=11)
+
+
+def _draw_contents(axes: Any, contents: np.ndarray, _: bool) -> None:
+    flat = contents.reshape(*contents.shape[:2], -1)
+    shown = flat[..., 0] if flat.shape[-1] == 1 else np.linalg.norm(flat, axis=-1)
+    # The top, the last row of contents, is drawn at the top.
+    _draw_rows(axes, shown.T[::-1], "RdBu", "contents", _spread(shown))
+
+
+def _draw_pile(axes: Any, strengths: np.ndarray, pair: bool) -> None:
+    time, slots = strengths.shape
+    slot = np.arange(slots)
+    # A push takes the last slot and moves the others down; at the bottom of a deque it is the other way round.
+    age = np.minimum(slot, slots - 1 - slot) if pair else slots - 1 - slot
+    norm, colours = Normalize(0, max(time - 1, 1)), colormaps["viridis"]
+    tops = np.cumsum(strengths, axis=1)
+    for t, k in np.argwhere(strengths > 0):
+        pushed = t - age[k]
+        colour = colours(norm(pushed)) if pushed >= 0 else "lightgrey"
+        axes.bar(t, strengths[t, k], 0.92, tops[t, k] - strengths[t, k], color=colour, edgecolor="white", linewidth=0.6)
+    axes.set_ylabel("strength", fontsize=12)
+    axes.set_ylim(0, max(1.0, float(tops.max())) * 1.05)
+    axes.figure.colorbar(ScalarMappable(norm, colours), ax=axes, pad=0.01, aspect=25, label="step of the push")

@@ -1,0 +1,62 @@
+"""The pictures show what the arrays hold."""
+
+import numpy as np
+import pytest
+
+from diffstack import jax_impl, torch_impl
+from diffstack.actions import NOOP, POP, PUSH
+from diffstack.plot import plot_trace
+
+CODES = [PUSH, PUSH, POP, NOOP, PUSH]
+ELEMENTS = np.arange(10, dtype=np.float32).reshape(5, 2) + 1
+
+
+def _trace(implementation, array, name):
+    family = getattr(implementation, name)
+    if name == "neural_deque":
+        actions = family.actions([[code, NOOP] for code in CODES])
+        return plot_trace(family, family.empty(4, (2,)), actions, (array(ELEMENTS), array(ELEMENTS)))
+    return plot_trace(family, family.empty(4, (2,)), family.actions(CODES), array(ELEMENTS))
+
+
+@pytest.fixture(params=["jax", "torch"])
+def implementation(request):
+    if request.param == "jax":
+        import jax.numpy as jnp  # noqa: PLC0415
+
+        return jax_impl, jnp.asarray
+    import torch  # noqa: PLC0415
+
+    return torch_impl, torch.tensor
+
+
+@pytest.mark.parametrize("name", ["neural_stack", "neural_queue", "neural_deque"])
+def test_pile_is_as_high_as_the_strengths(implementation, name, tmp_path):
+    figure = _trace(*implementation, name)
+    heights = np.zeros(5)
+    for bar in figure.axes[1].patches:
+        heights[round(bar.get_x() + bar.get_width() / 2)] += bar.get_height()
+    np.testing.assert_array_equal(heights, [1, 2, 1, 1, 2])
+    figure.savefig(tmp_path / "trace.png")
+
+
+@pytest.mark.parametrize("name", ["pointer", "discrete", "superposition"])
+def test_contents_have_the_top_at_the_top(implementation, name, tmp_path):
+    figure = _trace(*implementation, name)
+    shown = figure.axes[1].images[0].get_array()
+    lengths = np.linalg.norm(ELEMENTS, axis=-1)
+    np.testing.assert_allclose(shown[0], lengths[[0, 1, 0, 0, 4]], rtol=1e-6)
+    np.testing.assert_allclose(shown[1, [1, 4]], lengths[[0, 0]], rtol=1e-6)
+    figure.savefig(tmp_path / "trace.png")
+
+
+@pytest.mark.parametrize("name", ["pointer", "discrete", "superposition", "neural_stack", "neural_queue"])
+def test_reads_stand_below(implementation, name):
+    figure = _trace(*implementation, name)
+    order = [0, 0, 1, 1, 1] if name == "neural_queue" else [0, 1, 0, 0, 4]
+    np.testing.assert_array_equal(figure.axes[2].images[0].get_array(), ELEMENTS[order].T)
+
+
+def test_no_steps_are_refused():
+    with pytest.raises(ValueError, match=r"^actions: expected at least one step, got none$"):
+        plot_trace(jax_impl.pointer, jax_impl.pointer.empty(2), np.zeros((0, 3)), np.zeros(0))
