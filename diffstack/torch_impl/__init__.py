@@ -4,6 +4,7 @@ from diffstack.torch_impl import _requires as _requires
 from diffstack.torch_impl import (
     discrete,
     inverse,
+    modules,
     neural_deque,
     neural_queue,
     neural_stack,
@@ -18,6 +19,7 @@ __all__ = [
     "discrete",
     "inverse",
     "learn_input",
+    "modules",
     "neural_deque",
     "neural_queue",
     "neural_stack",

@@ -174,6 +174,8 @@ class StackFromBuffer(DifferentiableStack):
         TypeError, ValueError: a buffer that is not as said above.
 
     Example:
+        >>> import torch
+        >>> from diffstack.torch_impl.modules import StackFromBuffer
         >>> stack = StackFromBuffer(torch.tensor([1.0, 2.0, 3.0]))
         >>> stack.pop().item(), stack.depth
         (3.0, 2)
@@ -189,6 +191,8 @@ class SoftOperations(nn.Module):
     """The two operations that a stack is made of, as methods of a module without parameters.
 
     Example:
+        >>> import torch
+        >>> from diffstack.torch_impl.modules import SoftOperations
         >>> buffer = SoftOperations().soft_assign(torch.zeros(3), torch.tensor([0.0, 0.5, 1.0]), 4.0)
         >>> SoftOperations().soft_lookup(buffer, torch.tensor([0.0, 0.5, 0.5])).item()
         3.0
@@ -211,6 +215,7 @@ class StackPushModule(_StackModule):
     """A module whose call `module(element)` pushes on a `DifferentiableStack`, which it may share with others.
 
     Example:
+        >>> from diffstack.torch_impl.modules import DifferentiableStack, StackPushModule
         >>> stack = DifferentiableStack((3,))
         >>> StackPushModule(stack)(5.0)
         >>> stack.peek().item()
@@ -226,6 +231,8 @@ class StackPopModule(_StackModule):
     """A module whose call `module()` pops from a `DifferentiableStack`, which it may share with others.
 
     Example:
+        >>> import torch
+        >>> from diffstack.torch_impl.modules import StackFromBuffer, StackPopModule
         >>> StackPopModule(StackFromBuffer(torch.tensor([1.0, 2.0])))().item()
         2.0
     """
@@ -239,6 +246,8 @@ class StackPeekModule(_StackModule):
     """A module whose call `module()` reads the top of a `DifferentiableStack`, which it may share with others.
 
     Example:
+        >>> import torch
+        >>> from diffstack.torch_impl.modules import StackFromBuffer, StackPeekModule
         >>> StackPeekModule(StackFromBuffer(torch.tensor([1.0, 2.0])))().item()
         2.0
     """
@@ -259,6 +268,8 @@ class ListReverser(nn.Module):
         TypeError, ValueError: an argument that is not as said above.
 
     Example:
+        >>> import torch
+        >>> from diffstack.torch_impl.modules import ListReverser
         >>> ListReverser(4, 1)(torch.tensor([[1.0], [2.0], [3.0]])).tolist()
         [[3.0], [2.0], [1.0]]
     """
@@ -291,6 +302,7 @@ class LearnableListReverser(nn.Module):
         TypeError, ValueError: an argument that is not as said above.
 
     Example:
+        >>> from diffstack.torch_impl.modules import LearnableListReverser
         >>> LearnableListReverser(2, 3)().tolist()
         [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     """
