@@ -9,6 +9,8 @@ import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
+import numpy as np
+
 FLOATING = ("float16", "bfloat16", "float32", "float64")
 INTEGER = ("uint8", "int8", "int16", "int32", "int64")
 # What both frameworks can gather and scatter.
@@ -86,6 +88,10 @@ def check_number(name: str, value: complex, dtype: Any) -> None:
     }
     if dtype_name(dtype) not in kinds[type(value)]:
         bad_type(name, f"a number of dtype {dtype_name(dtype)}", repr(value))
+    if type(value) is int and dtype_name(dtype) in INTEGER:
+        range_ = np.iinfo(dtype_name(dtype))
+        if not range_.min <= value <= range_.max:
+            bad_value(name, f"a number of dtype {dtype_name(dtype)}, {range_.min} to {range_.max}", value)
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
@@ -129,6 +135,9 @@ def check_state(state: Any, kind: type) -> None:
     """A state must be one of this family's."""
     if not isinstance(state, kind):
         bad_type("state", f"a {kind.__name__} of {kind.__module__}", type(state).__name__)
+    for field in getattr(kind, "_fields", ()):
+        if not hasattr(getattr(state, field), "dtype"):
+            bad_type(f"state.{field}", "an array", type(getattr(state, field)).__name__)
 
 
 def _layout(state: Any, slots: str, weights: str) -> Layout:
@@ -230,6 +239,33 @@ def check_codes(name: str, codes: Any, expected: Sequence[int] | None = None) ->
     check_kind(name, codes.dtype, INTEGER, "integer codes")
     if expected is not None:
         check_shape(name, codes.shape, expected, "(*batch, [time])")
+
+
+def check_code_list(codes: Any) -> None:
+    """Integer codes may come as an array or as lists."""
+    if hasattr(codes, "dtype"):
+        return
+    try:
+        array = np.asarray(codes)
+    except ValueError:
+        bad_value("codes", "integer codes in lists of equal lengths", codes)
+    if array.dtype.kind not in "iufcb":
+        bad_type("codes", "integer codes", repr(codes))
+
+
+def check_learning(program: Any, optimizer: Any, is_optimizer: bool) -> None:
+    """What a learning run is made of."""
+    if not callable(program):
+        bad_type("program", "a function", type(program).__name__)
+    if not is_optimizer:
+        bad_type("optimizer", "an optimizer of the framework, as the docstring says", type(optimizer).__name__)
+
+
+def check_output(output: Any, target: Any) -> None:
+    """What a program gives must be like the target."""
+    if not hasattr(output, "dtype"):
+        bad_type("program", "an output like the target", type(output).__name__)
+    check_shape("program", output.shape, target.shape, "an output like the target")
 
 
 def check_stack(stack: Any) -> None:

@@ -186,38 +186,36 @@ def environment(device: Literal["cpu", "cuda"] = "cpu") -> dict[str, str]:
 # The cases.
 
 
+_METHODS = {
+    "pointer": ("sequential",),
+    "discrete": ("sequential", "parallel"),
+    "superposition": ("sequential",),
+    "neural_stack": ("sequential",),
+    "neural_queue": ("sequential",),
+    "neural_deque": ("sequential",),
+}
+
+
 def _cases(size: Size) -> Iterator[Case]:
     end = f"T={size.time} N={size.slots} D={size.dim}"
-    for family, methods in (("pointer", ("sequential",)), ("discrete", ("sequential", "parallel"))):
+    for family, methods in _METHODS.items():
         for hard in (False, True) if family != "discrete" else (True,):
+            kind = "hard" if hard else "soft"
             for method in methods:
-                yield Case(
-                    f"{family} scan {method}, {'hard' if hard else 'soft'}, {end}",
-                    partial(_scan_inputs, family, size, hard),
-                    partial(_scan, family, method),
-                    steps=size.time,
-                    lossless=hard,
-                )
-            yield Case(
-                f"{family} verbs, {'hard' if hard else 'soft'}, {end}",
-                partial(_scan_inputs, family, size._replace(time=1), hard),
-                partial(_verbs, family),
-                steps=1,
-                lossless=hard,
-            )
-        yield Case(
-            f"{family} reverse, n={size.time} D={size.dim}",
-            partial(_sequence, size),
-            partial(_reverse, family),
-            steps=2 * size.time,
-            lossless=True,
-            modes=("unbatched", "vmapped"),
-        )
+                inputs, function = partial(_scan_inputs, family, size, hard), partial(_scan, family, method)
+                yield Case(f"{family} scan {method}, {kind}, {end}", inputs, function, size.time, hard)
+            inputs = partial(_scan_inputs, family, size._replace(time=1), hard)
+            yield Case(f"{family} verbs, {kind}, {end}", inputs, partial(_verbs, family), 1, hard)
+        if family not in ("neural_queue", "neural_deque"):
+            inputs, function = partial(_sequence, size), partial(_reverse, family)
+            modes = ("unbatched", "vmapped")
+            yield Case(f"{family} reverse, n={size.time} D={size.dim}", inputs, function, 2 * size.time, True, modes)
 
 
 def _scan_inputs(family: str, size: Size, hard: bool, rng: np.random.Generator, batch: tuple[int, ...]) -> Inputs:
-    inputs = _STATES[family](size, hard, rng, batch)
-    return inputs | {"elements": rng.normal(size=(*batch, size.time, size.dim))}
+    ends = ("top", "bottom") if family == "neural_deque" else ("elements",)
+    elements = {end: rng.normal(size=(*batch, size.time, size.dim)) for end in ends}
+    return _STATES[family](size, hard, rng, batch) | elements
 
 
 def _pointer_inputs(size: Size, hard: bool, rng: np.random.Generator, batch: tuple[int, ...]) -> Inputs:
@@ -237,7 +235,32 @@ def _discrete_inputs(size: Size, hard: bool, rng: np.random.Generator, batch: tu
     }
 
 
-_STATES = {"pointer": _pointer_inputs, "discrete": _discrete_inputs}
+def _superposition_inputs(size: Size, hard: bool, rng: np.random.Generator, batch: tuple[int, ...]) -> Inputs:
+    return {
+        "buffer": rng.normal(size=(*batch, size.slots, size.dim)),
+        "actions": _weights(hard, rng, (*batch, size.time, 3)),
+    }
+
+
+def _neural_inputs(strengths: int, size: Size, hard: bool, rng: np.random.Generator, batch: tuple[int, ...]) -> Inputs:
+    def draw(*shape: int) -> np.ndarray:
+        return rng.integers(2, size=shape).astype(np.float64) if hard else rng.uniform(size=shape)
+
+    return {
+        "values": rng.normal(size=(*batch, size.slots, size.dim)),
+        "strengths": draw(*batch, size.slots),
+        "actions": draw(*batch, size.time, strengths),
+    }
+
+
+_STATES: dict[str, Callable[..., Inputs]] = {
+    "pointer": _pointer_inputs,
+    "discrete": _discrete_inputs,
+    "superposition": _superposition_inputs,
+    "neural_stack": partial(_neural_inputs, 2),
+    "neural_queue": partial(_neural_inputs, 2),
+    "neural_deque": partial(_neural_inputs, 4),
+}
 
 
 def _weights(hard: bool, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -246,6 +269,11 @@ def _weights(hard: bool, rng: np.random.Generator, shape: tuple[int, ...]) -> np
         return np.eye(shape[-1])[rng.integers(shape[-1], size=shape[:-1])]
     weights = rng.exponential(size=shape)
     return weights / weights.sum(-1, keepdims=True)
+
+
+def _strengths(hard: bool, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """0 and 1, or in between."""
+    return rng.integers(2, size=shape).astype(np.float64) if hard else rng.uniform(size=shape)
 
 
 def _sequence(size: Size, rng: np.random.Generator, batch: tuple[int, ...]) -> Inputs:
@@ -257,17 +285,33 @@ def _state(module: Any, arrays: Mapping[str, Any]) -> Any:
     return kind(*(arrays[field] for field in kind._fields))
 
 
+def _elements(arrays: Mapping[str, Any]) -> Any:
+    return arrays["elements"] if "elements" in arrays else (arrays["top"], arrays["bottom"])
+
+
 def _scan(family: str, method: str, implementation: Any, arrays: Mapping[str, Any]) -> tuple[Any, ...]:
     module = getattr(implementation, family)
-    state, reads = module.scan(_state(module, arrays), arrays["actions"], arrays["elements"], method=method)
-    return (*state, reads)
+    elements = arrays["elements"] if "elements" in arrays else (arrays["top"], arrays["bottom"])
+    state, reads = module.scan(_state(module, arrays), arrays["actions"], elements, method=method)
+    return (*state, *(reads if isinstance(reads, tuple) else (reads,)))
 
 
 def _verbs(family: str, implementation: Any, arrays: Mapping[str, Any]) -> tuple[Any, ...]:
     module = getattr(implementation, family)
-    state, element = _state(module, arrays), arrays["elements"][..., 0, :]
-    popped, top = module.pop(state)
-    return (*module.push(state, element), *popped, top, module.peek(state), module.contents(state))
+    state, actions = _state(module, arrays), arrays["actions"]
+    outputs = [module.contents(state)]
+    if "strengths" in arrays:
+        outputs += [module.size(state), *module.resize(state, 1), *module.resize(state, 9)]
+    for place, (end, name) in enumerate((("", "elements"), ("_top", "top"), ("_bottom", "bottom"))):
+        if name not in arrays:
+            continue
+        push, pop, peek = (getattr(module, verb + end) for verb in ("push", "pop", "peek"))
+        # Those of the deque's bottom stand behind those of its top.
+        first = 2 * (place // 2)
+        d, u = ((actions[..., 0, first + code],) if "strengths" in arrays else () for code in (PUSH, POP))
+        popped, element = pop(state, *u)
+        outputs += [*push(state, arrays[name][..., 0, :], *d), *popped, element, peek(state, *u)]
+    return tuple(outputs)
 
 
 def _reverse(family: str, implementation: Any, arrays: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -1,6 +1,8 @@
 """What every family does to its arguments before it hands them to a kernel."""
 
 import math
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import jax
@@ -23,17 +25,25 @@ def as_array(name: str, value: Any, like: Array | None = None) -> Array:
 
 
 def as_codes(codes: Any) -> Array:
-    """Integer codes, from an array or from a list."""
-    array = jnp.asarray(codes if len(np.shape(codes)) != 1 or len(codes) else np.zeros(0, np.int32))
+    """Integer codes, from an array or from lists."""
+    errors.check_code_list(codes)
+    array = jnp.asarray(codes) if np.size(codes) else jnp.zeros(np.shape(codes), jnp.int32)
     errors.check_codes("codes", array)
     return array
 
 
+def as_dtype(dtype: Any, kinds: Sequence[str], what: str) -> Any:
+    """The dtype asked for, one of `kinds`; the default float where none is."""
+    # What is no dtype at all is named by the check.
+    with suppress(TypeError):
+        dtype = jnp.dtype(dtype if dtype is not None else jnp.result_type(float))
+    errors.check_kind("dtype", dtype, kinds, what)
+    return dtype
+
+
 def floating_dtype(dtype: Any) -> Any:
     """The dtype asked for, which must be floating; the default float where none is."""
-    dtype = jnp.dtype(dtype if dtype is not None else jnp.result_type(float))
-    errors.check_kind("dtype", dtype, errors.FLOATING, "a floating dtype")
-    return dtype
+    return as_dtype(dtype, errors.FLOATING, "a floating dtype")
 
 
 def flatten(array: Array, rank: int) -> Array:

@@ -3,7 +3,7 @@
 It only moves bits. A push writes row `depth` of the buffer and adds one to the depth, a pop subtracts one, and the
 top is row `depth - 1`. What is read is what was pushed, in every bit, and the gradient of what is read goes to the
 push that made it and to nothing else. (XLA on the CPU computes bfloat16 in float32, even when it only moves it: NaN
-payloads and subnormals of that dtype change there.)
+payloads of that dtype change there.)
 
 A push onto a full stack and a pop from an empty one leave the stack as it was; the latter pops zeros, as `peek` and
 `read` of an empty stack are zeros. A code that is not PUSH, POP or NOOP acts as NOOP. Each sets `fault`, and the
@@ -23,7 +23,7 @@ from jaxtyping import Bool, Int8, Int32, Integer, Shaped
 from diffstack import errors
 from diffstack.actions import NOOP, POP, PUSH
 from diffstack.jax_impl import sequential
-from diffstack.jax_impl._arrays import as_array, as_codes, flatten
+from diffstack.jax_impl._arrays import as_array, as_codes, as_dtype, flatten
 from diffstack.jax_impl.parallel import discrete as parallel
 
 IS_STACK: Final = True
@@ -71,8 +71,7 @@ def empty(
         [0, 0, 0]
     """
     layout = errors.check_empty(capacity, element_shape, batch_shape)
-    dtype = jnp.dtype(dtype if dtype is not None else jnp.result_type(float))
-    errors.check_kind("dtype", dtype, errors.MOVABLE, "a dtype that both frameworks can move")
+    dtype = as_dtype(dtype, errors.MOVABLE, "a dtype that both frameworks can move")
     return _state(jnp.zeros((*layout.batch, layout.slots, *layout.element), dtype), layout.batch, depth=0)
 
 

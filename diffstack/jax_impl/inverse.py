@@ -75,6 +75,7 @@ def init(
     sequence = jnp.ones_like(target) if initial is None else as_array("initial", initial, target)
     errors.check_dtype("initial", sequence.dtype, target.dtype, "the target")
     optimizer = _ADAM if optimizer is None else optimizer
+    errors.check_learning(program, optimizer, hasattr(optimizer, "init") and hasattr(optimizer, "update"))
     return LearnState(sequence, optimizer.init(sequence), program, optimizer)
 
 
@@ -100,6 +101,7 @@ def advance(state: LearnState, target: Array, steps: int) -> tuple[LearnState, A
         >>> [round(loss, 3) for loss in losses.tolist()]
         [2.0, 1.805]
     """
+    errors.check_state(state, LearnState)
     target = as_array("target", target)
     errors.check_target(target)
     return _advance(state, target, errors.check_count("steps", steps, 0))
@@ -154,5 +156,5 @@ def _advance(state: LearnState, target: Array, steps: int) -> tuple[LearnState, 
 
 def _loss(sequence: Array, target: Array, program: Callable[[Array], Array]) -> Array:
     output = program(sequence)
-    errors.check_shape("program", output.shape, target.shape, "an output like the target")
+    errors.check_output(output, target)
     return jnp.mean((output - target) ** 2)

@@ -1,6 +1,7 @@
 """What every family does to its arguments before it hands them to a kernel."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,17 +22,25 @@ def as_array(name: str, value: Any, like: Tensor | None = None) -> Tensor:
 
 
 def as_codes(codes: Any) -> Tensor:
-    """Integer codes, from a tensor, an array or a list."""
-    array = torch.as_tensor(codes if len(np.shape(codes)) != 1 or len(codes) else np.zeros(0, np.int32))
+    """Integer codes, from a tensor, an array or from lists."""
+    errors.check_code_list(codes)
+    array = torch.as_tensor(codes) if np.size(codes) else torch.zeros(np.shape(codes), dtype=torch.int32)
     errors.check_codes("codes", array)
     return array
 
 
-def floating_dtype(dtype: Any) -> torch.dtype:
-    """The dtype asked for, which must be floating; the default float where none is."""
+def as_dtype(dtype: Any, kinds: Sequence[str], what: str) -> Any:
+    """The dtype asked for, one of `kinds`; the default float where none is."""
+    # As in JAX, the name of a dtype will do.
+    dtype = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype
     dtype = dtype if dtype is not None else torch.get_default_dtype()
-    errors.check_kind("dtype", dtype, errors.FLOATING, "a floating dtype")
+    errors.check_kind("dtype", dtype, kinds, what)
     return dtype
+
+
+def floating_dtype(dtype: Any) -> Any:
+    """The dtype asked for, which must be floating; the default float where none is."""
+    return as_dtype(dtype, errors.FLOATING, "a floating dtype")
 
 
 def flatten(array: Tensor, rank: int) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 from diffstack import errors
 from diffstack.actions import NOOP, POP, PUSH
 from diffstack.torch_impl import sequential
-from diffstack.torch_impl._arrays import as_array, as_codes, flatten
+from diffstack.torch_impl._arrays import as_array, as_codes, as_dtype, flatten
 from diffstack.torch_impl.parallel import discrete as parallel
 
 IS_STACK: Final = True
@@ -71,8 +71,7 @@ def empty(
         [0, 0, 0]
     """
     layout = errors.check_empty(capacity, element_shape, batch_shape)
-    dtype = dtype if dtype is not None else torch.get_default_dtype()
-    errors.check_kind("dtype", dtype, errors.MOVABLE, "a dtype that both frameworks can move")
+    dtype = as_dtype(dtype, errors.MOVABLE, "a dtype that both frameworks can move")
     buffer = torch.zeros((*layout.batch, layout.slots, *layout.element), dtype=dtype, device=device)
     return _state(buffer, layout.batch, depth=0)
 

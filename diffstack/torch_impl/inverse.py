@@ -72,6 +72,7 @@ def init(
     sequence = torch.ones_like(target) if initial is None else as_array("initial", initial, target)
     errors.check_dtype("initial", sequence.dtype, target.dtype, "the target")
     optimizer = _ADAM if optimizer is None else optimizer
+    errors.check_learning(program, optimizer, callable(optimizer))
     return LearnState(sequence, optimizer([sequence]).state_dict(), program, optimizer)
 
 
@@ -97,6 +98,7 @@ def advance(state: LearnState, target: Tensor, steps: int) -> tuple[LearnState, 
         >>> [round(loss, 3) for loss in losses.tolist()]
         [2.0, 1.805]
     """
+    errors.check_state(state, LearnState)
     target = as_array("target", target)
     errors.check_target(target)
     return _advance(state, target, errors.check_count("steps", steps, 0))
@@ -154,5 +156,5 @@ def _advance(state: LearnState, target: Tensor, steps: int) -> tuple[LearnState,
 
 def _loss(sequence: Tensor, target: Tensor, program: Callable[[Tensor], Tensor]) -> Tensor:
     output = program(sequence)
-    errors.check_shape("program", output.shape, target.shape, "an output like the target")
+    errors.check_output(output, target)
     return torch.mean((output - target) ** 2)

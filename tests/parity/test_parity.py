@@ -1,0 +1,171 @@
+"""JAX and PyTorch give the same values and the same gradients."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import torch
+
+from diffstack import parity
+
+SMALL = [parity.Size(1, 1, 1), parity.Size(2, 3, 1)]
+MIDDLE = parity.Size(13, 7, 3)
+LONG = parity.Size(64, 7, 3)
+LENGTHS = [parity.Size(time, 7, 3) for time in (2, 13, 64, 257)]
+NARROW = ("float16", "bfloat16", "float32")
+
+
+def seen_by_jax() -> bool:
+    try:
+        return bool(jax.devices("cuda"))
+    except RuntimeError:
+        return False
+
+
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda",
+        marks=pytest.mark.skipif(
+            not (torch.cuda.is_available() and seen_by_jax()), reason="needs a GPU that both frameworks see"
+        ),
+    ),
+]
+
+
+def chosen() -> list[Any]:
+    """Each kind of case at some size, in some mode, in each dtype; and the whole product when it is asked for."""
+    runs: list[tuple[parity.Case, Sequence[str], Sequence[str]]] = []
+    for case in parity.cases([MIDDLE]):
+        runs.append((case, case.modes[1:], ["float64"]))
+        runs.append((case, case.modes[:1], NARROW if case.lossless else ["float32"]))
+    runs += [(case, case.modes[1:2], ["float32"]) for case in parity.cases(SMALL[:1])]
+    runs += [(case, case.modes[-1:], ["float32"]) for case in parity.cases(SMALL[1:])]
+    runs += [(case, ["unbatched"], ["float32"]) for case in parity.cases([LONG]) if " scan" in case.name]
+    product = [(case, case.modes, parity.DTYPES) for case in parity.cases([*SMALL, *LENGTHS])]
+    return [
+        pytest.param(case._replace(modes=tuple(modes)), dtypes, marks=marks, id=f"{case.name}-{'-'.join(dtypes)}{end}")
+        for group, marks, end in ((runs, (), ""), (product, pytest.mark.full, "-full"))
+        for case, modes, dtypes in group
+    ]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("case", "dtypes"), chosen())
+def test_the_same(case: parity.Case, dtypes: Sequence[str], device: str):
+    results = parity.run([case], device=device, dtypes=dtypes)
+    assert {result.mode for result in results} == set(case.modes)
+    assert any(result.quantity != "values" for result in results)
+    assert [result for result in results if not result.passed] == []
+
+
+def test_every_family_has_its_cases():
+    names = [case.name for case in parity.cases()]
+    for family in ("pointer", "discrete", "superposition", "neural_stack", "neural_queue", "neural_deque"):
+        hardness = ["hard"] if family == "discrete" else ["hard", "soft"]
+        for what, how in itertools.product(["scan sequential", "verbs"], hardness):
+            assert f"{family} {what}, {how}, T=13 N=7 D=3" in names
+        assert (f"{family} reverse, n=13 D=3" in names) == (family not in ("neural_queue", "neural_deque"))
+    assert len(names) == len(set(names))
+
+
+# --- the comparison can fail ---
+
+
+def unlike(
+    ours: Callable[[Any], Any], theirs: Callable[[Any], Any], x: Sequence[float], *, lossless: bool = False
+) -> dict[str, list[bool]]:
+    """Whether values and gradients passed where the implementations are two different functions of `x`."""
+
+    def function(implementation: Any, arrays: Any) -> tuple[Any, ...]:
+        return ((theirs if implementation.__name__.endswith("jax_impl") else ours)(arrays["x"]),)
+
+    def inputs(_: np.random.Generator, batch: tuple[int, ...]) -> parity.Inputs:
+        return {"x": np.broadcast_to(np.array(x, np.float64), (*batch, len(x)))}
+
+    passed: dict[str, list[bool]] = {}
+    for result in parity.run([parity.Case("unlike", inputs, function, 1, lossless)], dtypes=["float32", "float64"]):
+        passed.setdefault(result.quantity, []).append(result.passed)
+    return passed
+
+
+NO, YES = [False] * 6, [True] * 6
+
+
+def test_equal_functions_pass():
+    assert unlike(lambda x: x * 2, lambda x: x + x, [1, -2, 0], lossless=True) == {
+        "values": YES,
+        "gradient of x": YES,
+    }
+
+
+def test_equal_nans_pass():
+    assert unlike(lambda x: x / x, lambda x: x / x, [0, 1])["values"] == YES
+
+
+def test_small_differences_do_not_pass():
+    assert unlike(lambda x: x * 1.00001, lambda x: x, [1, 2]) == {"values": NO, "gradient of x": NO}
+
+
+def test_a_gradient_alone_does_not_pass():
+    assert unlike(lambda x: 2 * x, lambda x: 3 * x, [0, 0]) == {"values": YES, "gradient of x": NO}
+
+
+def test_one_unit_in_the_last_place_does_not_pass_where_values_must_be_equal():
+    def above(x: Any) -> Any:
+        return x * (1 + 2.0**-23)
+
+    assert unlike(above, lambda x: x, [1, 2], lossless=True)["values"] == NO
+    assert unlike(above, lambda x: x, [1, 2])["values"] == [True] * 3 + [False] * 3
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("x", [[0, 1], [np.inf, 1]], ids=["a number", "infinity"])
+def test_a_nan_in_one_does_not_pass(x: list[float], swapped: bool):
+    def nan(x: Any) -> Any:
+        return x + (x - x) / (x - x)
+
+    pair = (nan, lambda x: x) if swapped else (lambda x: x, nan)
+    assert unlike(*pair, x)["values"] == NO
+
+
+def test_other_shapes_are_an_error():
+    with pytest.raises(ValueError, match="the outputs of the two"):
+        unlike(lambda x: x[..., :1], lambda x: x, [1, 2])
+
+
+def test_a_gradient_that_one_of_them_lacks_does_not_pass():
+    assert unlike(lambda x: x.detach() + 0 * x, lambda x: x, [1, 2]) == {"values": YES, "gradient of x": NO}
+
+
+# --- what it is told ---
+
+
+def test_progress():
+    seen: list[tuple[int, int]] = []
+    case = parity.cases(SMALL[:1])[0]
+    parity.run([case], dtypes=["float16", "float64"], progress=lambda *counts: seen.append(counts))
+    assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"device": "tpu"}, ValueError, "device: expected one of 'cpu', 'cuda', got 'tpu'"),
+        ({"device": None}, TypeError, "device: expected one of 'cpu', 'cuda', got NoneType"),
+        ({"dtypes": ["int32"]}, ValueError, "dtypes: expected one of .*'float64', got 'int32'"),
+    ],
+)
+def test_bad_options(options: Any, error: type[Exception], words: str):
+    with pytest.raises(error, match=words):
+        parity.run(**options)
+
+
+def test_environment():
+    seen = parity.environment()
+    assert seen["jax"] == jax.__version__
+    assert seen["torch"] == torch.__version__
+    assert seen["float32 products in PyTorch"] == torch.get_float32_matmul_precision()
