@@ -204,7 +204,7 @@ def check_vector(name: str, shape: tuple[int, ...]) -> None:
 def check_pair(name: str, value: Any) -> None:
     """What a deque pushes is a pair, for the top and the bottom."""
     if not isinstance(value, tuple):
-        bad_type(name, "a pair (top, bottom)", type(value).__name__)
+        bad_type(name, "a pair (top, bottom)", "one array" if hasattr(value, "dtype") else type(value).__name__)
     if len(value) != 2:
         bad_value(name, "a pair (top, bottom)", f"{len(value)} arrays")
 

@@ -103,7 +103,7 @@ def _leaf_to_jax(tensor: Any) -> Any:
     if tensor.layout != torch.strided:
         errors.bad_type("tree", "dense tensors", f"layout {tensor.layout}")
     name = errors.dtype_name(tensor.dtype)
-    if name in WIDE and not jax.config.jax_enable_x64:
+    if name in WIDE and jax.dtypes.canonicalize_dtype(name).name != name:
         errors.bad_type(
             "tree", f"at most 32 bits an entry while jax_enable_x64 is off (it would lose bits of {name})", name
         )

@@ -72,6 +72,11 @@ class Backend:
         """The arguments of a case."""
         return self.arrays(tuple(case.arguments(*args, **options)), case.family)
 
+    def with_room(self, family: Family, state: Any, time: int) -> Any:
+        """A state from which `step` drops nothing for so many steps; `scan` makes room by itself."""
+        resize = getattr(self.module(family.name), "resize", None)
+        return state if resize is None else resize(state, state.strengths.shape[-1] + 2 * time)
+
 
 class Jax(Backend):
     name = "jax"

@@ -15,7 +15,7 @@ import numpy as np
 
 from diffstack.actions import NOOP, POP, PUSH
 from diffstack.errors import FLOATING, MOVABLE
-from oracles import discrete, pointer
+from oracles import discrete, neural_deque, neural_queue, neural_stack, pointer, superposition
 from oracles.differences import numerical_gradient
 
 Generator = np.random.Generator
@@ -48,11 +48,12 @@ class Sample(NamedTuple):
 
 
 class Verb(NamedTuple):
-    """A function of a family: its arguments, and the oracle's for one stack."""
+    """A function of a family: its arguments, the oracle's for one stack, and what is not an array."""
 
     name: str
     arguments: Callable[[Sample], tuple[Any, ...]]
     oracle: Callable[..., Any]
+    options: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -104,8 +105,8 @@ class Case:
         return "-".join(filter(None, [self.family.name, self.verb.name, self.method]))
 
     @property
-    def options(self) -> dict[str, str]:
-        return {} if self.method is None else {"method": self.method}
+    def options(self) -> dict[str, Any]:
+        return dict(self.verb.options) | ({} if self.method is None else {"method": self.method})
 
     @property
     def differentiable(self) -> bool:
@@ -303,7 +304,201 @@ DISCRETE = Family(
 )
 
 
-FAMILIES = (POINTER, DISCRETE)
+# --- superposition ---
+
+
+class SuperpositionState(NamedTuple):
+    buffer: Any
+
+
+def _superposition_sample(generator: Generator, size: Size, hard: bool) -> Sample:
+    return Sample(
+        SuperpositionState(generator.normal(size=(*size.batch, size.slots, *size.element))),
+        weights(generator, (*size.steps, 3), hard),
+        generator.normal(size=(*size.steps, *size.element)),
+    )
+
+
+SUPERPOSITION = Family(
+    "superposition",
+    sample=_superposition_sample,
+    verbs=(
+        Verb("push", lambda s: (s.state, s.elements), lambda state, element: superposition.push(*state, element)),
+        Verb("pop", lambda s: (s.state,), lambda state: superposition.pop(*state)),
+        Verb("peek", lambda s: (s.state,), lambda state: superposition.peek(*state)),
+        Verb("step", lambda s: s, lambda state, actions, element: superposition.step(*state, actions, element)),
+        Verb("scan", lambda s: s, lambda state, actions, elements: superposition.scan(*state, actions, elements)),
+        Verb("contents", lambda s: (s.state,), lambda state: superposition.contents(*state)),
+    ),
+    unused=lambda buffer, _: SuperpositionState(buffer),
+    encode=encode_weights,
+    methods=("sequential",),
+    vectors=True,
+)
+
+
+# --- neural stack and neural queue ---
+
+
+class NeuralStackState(NamedTuple):
+    values: Any
+    strengths: Any
+
+
+class NeuralQueueState(NamedTuple):
+    values: Any
+    strengths: Any
+
+
+def strengths(generator: Generator, shape: tuple[int, ...], hard: bool) -> Any:
+    """Strengths in (0, 1), and one in eight above; or 0 and 1."""
+    if hard:
+        return generator.choice([0.0, 1.0], size=shape)
+    return generator.uniform(size=shape) * generator.choice([1.0] * 7 + [1.5], size=shape)
+
+
+def _newest(state: Any, slots: int) -> tuple[Any, Any]:
+    """The newest slots of an oracle's state, which drops none; empty ones before them where it has fewer."""
+    empty = max(0, slots - len(state[1]))
+    padded = (np.concatenate([np.zeros((empty, *np.shape(array)[1:])), array]) for array in state)
+    return tuple(array[-slots:] for array in padded)
+
+
+def _neural(name: str, kind: type, oracle: Any, is_stack: bool) -> Family:
+    def sample(generator: Generator, size: Size, hard: bool) -> Sample:
+        return Sample(
+            kind(
+                generator.normal(size=(*size.batch, size.slots, *size.element)),
+                strengths(generator, (*size.batch, size.slots), hard),
+            ),
+            strengths(generator, (*size.steps, 2), hard),
+            generator.normal(size=(*size.steps, *size.element)),
+        )
+
+    def push(state: Any, element: Any, strength: Any) -> Any:
+        return _newest(oracle.push(*state, element, strength), len(state[1]))
+
+    def step(state: Any, actions: Any, element: Any) -> Any:
+        *popped, _ = oracle.pop(*state, actions[POP])
+        state = push(popped, element, actions[PUSH])
+        return state, oracle.peek(*state)
+
+    def scan(state: Any, actions: Any, elements: Any) -> Any:
+        *final, reads = oracle.scan(*state, actions, elements)
+        return _newest(final, len(state[1])), reads
+
+    return Family(
+        name,
+        sample=sample,
+        verbs=(
+            Verb("push", lambda s: (s.state, s.elements, s.actions[..., PUSH]), push),
+            Verb("pop", lambda s: (s.state, s.actions[..., POP]), lambda state, u: oracle.pop(*state, u)),
+            Verb("peek", lambda s: (s.state, s.actions[..., POP]), lambda state, u: oracle.peek(*state, u)),
+            Verb("step", lambda s: s, step),
+            Verb("scan", lambda s: s, scan),
+            Verb("contents", lambda s: (s.state,), lambda state: oracle.contents(*state)),
+            Verb("size", lambda s: (s.state,), lambda state: oracle.size(*state)),
+            Verb("resize", lambda s: (s.state,), lambda state: _newest(state, 2), (("capacity", 2),)),
+        ),
+        unused=lambda buffer, _: kind(buffer, np.zeros(len(buffer))),
+        encode=lambda codes, elements: (one_hot(codes)[..., :2], elements),
+        is_stack=is_stack,
+        methods=("sequential",),
+    )
+
+
+NEURAL_STACK = _neural("neural_stack", NeuralStackState, neural_stack, is_stack=True)
+NEURAL_QUEUE = _neural("neural_queue", NeuralQueueState, neural_queue, is_stack=False)
+
+
+# --- neural deque ---
+
+
+class NeuralDequeState(NamedTuple):
+    values: Any
+    strengths: Any
+
+
+def _deque_sample(generator: Generator, size: Size, hard: bool) -> Sample:
+    return Sample(
+        NeuralDequeState(
+            generator.normal(size=(*size.batch, size.slots, *size.element)),
+            strengths(generator, (*size.batch, size.slots), hard),
+        ),
+        strengths(generator, (*size.steps, 4), hard),
+        (
+            generator.normal(size=(*size.steps, *size.element)),
+            generator.normal(size=(*size.steps, *size.element)),
+        ),
+    )
+
+
+def _outermost(state: Any, slots: int) -> tuple[Any, Any]:
+    """The slots that are nearest to both ends, the bottom's first; empty ones between where there are fewer."""
+    kept = min(slots, len(state[1]))
+    bottom, top = kept - kept // 2, len(state[1]) - kept // 2
+    return tuple(
+        np.concatenate([array[:bottom], np.zeros((slots - kept, *np.shape(array)[1:])), array[top:]]) for array in state
+    )
+
+
+def _push_top(state: Any, element: Any, strength: Any) -> Any:
+    """Drops slot N // 2 of before."""
+    slots = len(state[1])
+    return tuple(np.delete(array, slots // 2, 0) for array in neural_deque.push_top(*state, element, strength))
+
+
+def _push_bottom(state: Any, element: Any, strength: Any) -> Any:
+    """Drops slot (N - 1) // 2 of before, which has moved up by one."""
+    slots = len(state[1])
+    pushed = neural_deque.push_bottom(*state, element, strength)
+    return tuple(np.delete(array, (slots - 1) // 2 + 1, 0) for array in pushed)
+
+
+def _deque_step(state: Any, actions: Any, elements: Any) -> Any:
+    *state, _ = neural_deque.pop_top(*state, actions[1])
+    *state, _ = neural_deque.pop_bottom(*state, actions[3])
+    state = _push_top(state, elements[0], actions[0])
+    state = _push_bottom(state, elements[1], actions[2])
+    return state, (neural_deque.peek_top(*state), neural_deque.peek_bottom(*state))
+
+
+def _deque_scan(state: Any, actions: Any, elements: Any) -> Any:
+    *final, reads = neural_deque.scan(*state, actions, elements)
+    return _outermost(final, len(state[1])), reads
+
+
+def encode_queue(codes: Any, elements: Any) -> tuple[Any, Any]:
+    """Pushes at the top, and pops at the bottom."""
+    push, pop = (one_hot(codes)[..., code] for code in (PUSH, POP))
+    return np.stack([push, 0 * push, 0 * push, pop], -1), (elements, np.zeros_like(elements))
+
+
+NEURAL_DEQUE = Family(
+    "neural_deque",
+    sample=_deque_sample,
+    verbs=(
+        Verb("push_top", lambda s: (s.state, s.elements[0], s.actions[..., 0]), _push_top),
+        Verb("push_bottom", lambda s: (s.state, s.elements[1], s.actions[..., 2]), _push_bottom),
+        Verb("pop_top", lambda s: (s.state, s.actions[..., 1]), lambda s, u: neural_deque.pop_top(*s, u)),
+        Verb("pop_bottom", lambda s: (s.state, s.actions[..., 3]), lambda s, u: neural_deque.pop_bottom(*s, u)),
+        Verb("peek_top", lambda s: (s.state, s.actions[..., 1]), lambda s, u: neural_deque.peek_top(*s, u)),
+        Verb("peek_bottom", lambda s: (s.state, s.actions[..., 3]), lambda s, u: neural_deque.peek_bottom(*s, u)),
+        Verb("step", lambda s: s, _deque_step),
+        Verb("scan", lambda s: s, _deque_scan),
+        Verb("contents", lambda s: (s.state,), lambda state: neural_deque.contents(*state)),
+        Verb("size", lambda s: (s.state,), lambda state: neural_deque.size(*state)),
+        Verb("resize", lambda s: (s.state,), lambda state: _outermost(state, 2), (("capacity", 2),)),
+    ),
+    unused=lambda buffer, _: NeuralDequeState(buffer, np.zeros(len(buffer))),
+    encode=encode_queue,
+    decode=lambda reads: reads[1],
+    is_stack=False,
+    methods=("sequential",),
+)
+
+
+FAMILIES = (POINTER, DISCRETE, SUPERPOSITION, NEURAL_STACK, NEURAL_QUEUE, NEURAL_DEQUE)
 
 # --- what the tests run over ---
 

@@ -2,6 +2,7 @@
 
 import itertools
 
+import jax
 import ml_dtypes
 import numpy as np
 import pytest
@@ -83,7 +84,8 @@ def test_the_dtype_stays(backend: Backend, case: Case, dtype: type):
     size = SMALL if case.method else STEP
     result = floats(backend.function(case)(*backend.arguments(case, size, dtype=dtype)))
     for actual, expected in zip(map(backend.numpy, result), floats(case.values(size)), strict=True):
-        assert actual.dtype == dtype
+        # A size is a sum of strengths, which are added up in float32 at least.
+        assert actual.dtype == (np.promote_types(dtype, np.float32) if case.verb.name == "size" else dtype)
         # The arguments are rounded too.
         assert_close(actual, expected, 16 * float(ml_dtypes.finfo(dtype).eps))
 
@@ -109,11 +111,14 @@ def test_a_scan_in_two_parts(backend: Backend, case: Case):
     """The final state of the first half is where the second half starts."""
     function = backend.function(case)
     state, actions, elements = backend.arguments(case, Size(13, 3, (2,), (2,)))
+    # There must be room for what is there at the cut.
+    state = backend.with_room(case.family, state, 13)
     whole = function(state, actions, elements)
-    state, first = function(state, actions[:, :5], elements[:, :5])
-    state, second = function(state, actions[:, 5:], elements[:, 5:])
-    reads = np.concatenate([backend.numpy(first), backend.numpy(second)], 1)
-    for actual, expected in zip([*backend.numpys(state), reads], backend.numpys(whole), strict=True):
+    state, first = function(state, *jax.tree.map(lambda leaf: leaf[:, :5], (actions, elements)))
+    state, second = function(state, *jax.tree.map(lambda leaf: leaf[:, 5:], (actions, elements)))
+    parts = zip(backend.numpys(first), backend.numpys(second), strict=True)
+    reads = [np.concatenate(part, 1) for part in parts]
+    for actual, expected in zip([*backend.numpys(state), *reads], backend.numpys(whole), strict=True):
         assert_close(actual, expected, 1e-12)
 
 

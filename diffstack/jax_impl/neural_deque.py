@@ -368,9 +368,8 @@ def contents(state: NeuralDequeState) -> Array:
         >>> neural_deque.contents(neural_deque.push_top(neural_deque.empty(2), 5.0, 0.5)).tolist()
         [0.0, 2.5]
     """
-    layout = errors.check_neural(state, NeuralDequeState)
-    strengths = feasible(state.strengths).astype(state.values.dtype)
-    return state.values * strengths.reshape(strengths.shape + (1,) * len(layout.element))
+    errors.check_neural(state, NeuralDequeState)
+    return _contents(state)
 
 
 def size(state: NeuralDequeState) -> Array:
@@ -391,7 +390,7 @@ def size(state: NeuralDequeState) -> Array:
         0.5
     """
     errors.check_neural(state, NeuralDequeState)
-    return jnp.sum(feasible(state.strengths), -1)
+    return _size(state)
 
 
 def resize(state: NeuralDequeState, capacity: int) -> NeuralDequeState:
@@ -493,3 +492,14 @@ def _scan(
     state = resize(state, capacity + 2 * actions.shape[rank])
     state, reads = sequential.scan(step, state, actions, elements, rank)
     return resize(state, capacity), reads
+
+
+@jax.jit
+def _contents(state: NeuralDequeState) -> Array:
+    strengths = feasible(state.strengths).astype(state.values.dtype)
+    return state.values * strengths.reshape(strengths.shape + (1,) * (state.values.ndim - strengths.ndim))
+
+
+@jax.jit
+def _size(state: NeuralDequeState) -> Array:
+    return jnp.sum(feasible(state.strengths), -1)

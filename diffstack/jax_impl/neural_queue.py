@@ -277,9 +277,8 @@ def contents(state: NeuralQueueState) -> Array:
         >>> neural_queue.contents(neural_queue.push(neural_queue.empty(2), 5.0, 0.5)).tolist()
         [0.0, 2.5]
     """
-    layout = errors.check_neural(state, NeuralQueueState)
-    strengths = feasible(state.strengths).astype(state.values.dtype)
-    return state.values * strengths.reshape(strengths.shape + (1,) * len(layout.element))
+    errors.check_neural(state, NeuralQueueState)
+    return _contents(state)
 
 
 def size(state: NeuralQueueState) -> Array:
@@ -300,7 +299,7 @@ def size(state: NeuralQueueState) -> Array:
         0.5
     """
     errors.check_neural(state, NeuralQueueState)
-    return jnp.sum(feasible(state.strengths), -1)
+    return _size(state)
 
 
 def resize(state: NeuralQueueState, capacity: int) -> NeuralQueueState:
@@ -369,3 +368,14 @@ def _scan(state: NeuralQueueState, actions: Array, elements: Array) -> tuple[Neu
     state = resize(state, capacity + actions.shape[rank])
     state, reads = sequential.scan(step, state, actions, elements, rank)
     return resize(state, capacity), reads
+
+
+@jax.jit
+def _contents(state: NeuralQueueState) -> Array:
+    strengths = feasible(state.strengths).astype(state.values.dtype)
+    return state.values * strengths.reshape(strengths.shape + (1,) * (state.values.ndim - strengths.ndim))
+
+
+@jax.jit
+def _size(state: NeuralQueueState) -> Array:
+    return jnp.sum(feasible(state.strengths), -1)

@@ -276,9 +276,8 @@ def contents(state: NeuralStackState) -> Array:
         >>> neural_stack.contents(neural_stack.push(neural_stack.empty(2), 5.0, 0.5)).tolist()
         [0.0, 2.5]
     """
-    layout = errors.check_neural(state, NeuralStackState)
-    strengths = feasible(state.strengths).astype(state.values.dtype)
-    return state.values * strengths.reshape(strengths.shape + (1,) * len(layout.element))
+    errors.check_neural(state, NeuralStackState)
+    return _contents(state)
 
 
 def size(state: NeuralStackState) -> Array:
@@ -299,7 +298,7 @@ def size(state: NeuralStackState) -> Array:
         0.5
     """
     errors.check_neural(state, NeuralStackState)
-    return jnp.sum(feasible(state.strengths), -1)
+    return _size(state)
 
 
 def resize(state: NeuralStackState, capacity: int) -> NeuralStackState:
@@ -368,3 +367,14 @@ def _scan(state: NeuralStackState, actions: Array, elements: Array) -> tuple[Neu
     state = resize(state, capacity + actions.shape[rank])
     state, reads = sequential.scan(step, state, actions, elements, rank)
     return resize(state, capacity), reads
+
+
+@jax.jit
+def _contents(state: NeuralStackState) -> Array:
+    strengths = feasible(state.strengths).astype(state.values.dtype)
+    return state.values * strengths.reshape(strengths.shape + (1,) * (state.values.ndim - strengths.ndim))
+
+
+@jax.jit
+def _size(state: NeuralStackState) -> Array:
+    return jnp.sum(feasible(state.strengths), -1)

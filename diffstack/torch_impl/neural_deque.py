@@ -371,9 +371,8 @@ def contents(state: NeuralDequeState) -> Tensor:
         >>> neural_deque.contents(neural_deque.push_top(neural_deque.empty(2), 5.0, 0.5)).tolist()
         [0.0, 2.5]
     """
-    layout = errors.check_neural(state, NeuralDequeState)
-    strengths = feasible(state.strengths).to(state.values.dtype)
-    return state.values * strengths.reshape(strengths.shape + (1,) * len(layout.element))
+    errors.check_neural(state, NeuralDequeState)
+    return _contents(state)
 
 
 def size(state: NeuralDequeState) -> Tensor:
@@ -394,7 +393,7 @@ def size(state: NeuralDequeState) -> Tensor:
         0.5
     """
     errors.check_neural(state, NeuralDequeState)
-    return torch.sum(feasible(state.strengths), -1)
+    return _size(state)
 
 
 def resize(state: NeuralDequeState, capacity: int) -> NeuralDequeState:
@@ -492,3 +491,12 @@ def _scan(
     state = resize(state, capacity + 2 * actions.shape[rank])
     state, reads = sequential.scan(step, state, actions, elements, rank)
     return resize(state, capacity), reads
+
+
+def _contents(state: NeuralDequeState) -> Tensor:
+    strengths = feasible(state.strengths).to(state.values.dtype)
+    return state.values * strengths.reshape(strengths.shape + (1,) * (state.values.ndim - strengths.ndim))
+
+
+def _size(state: NeuralDequeState) -> Tensor:
+    return torch.sum(feasible(state.strengths), -1)

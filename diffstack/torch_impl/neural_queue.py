@@ -281,9 +281,8 @@ def contents(state: NeuralQueueState) -> Tensor:
         >>> neural_queue.contents(neural_queue.push(neural_queue.empty(2), 5.0, 0.5)).tolist()
         [0.0, 2.5]
     """
-    layout = errors.check_neural(state, NeuralQueueState)
-    strengths = feasible(state.strengths).to(state.values.dtype)
-    return state.values * strengths.reshape(strengths.shape + (1,) * len(layout.element))
+    errors.check_neural(state, NeuralQueueState)
+    return _contents(state)
 
 
 def size(state: NeuralQueueState) -> Tensor:
@@ -304,7 +303,7 @@ def size(state: NeuralQueueState) -> Tensor:
         0.5
     """
     errors.check_neural(state, NeuralQueueState)
-    return torch.sum(feasible(state.strengths), -1)
+    return _size(state)
 
 
 def resize(state: NeuralQueueState, capacity: int) -> NeuralQueueState:
@@ -368,3 +367,12 @@ def _scan(state: NeuralQueueState, actions: Tensor, elements: Tensor) -> tuple[N
     state = resize(state, capacity + actions.shape[rank])
     state, reads = sequential.scan(step, state, actions, elements, rank)
     return resize(state, capacity), reads
+
+
+def _contents(state: NeuralQueueState) -> Tensor:
+    strengths = feasible(state.strengths).to(state.values.dtype)
+    return state.values * strengths.reshape(strengths.shape + (1,) * (state.values.ndim - strengths.ndim))
+
+
+def _size(state: NeuralQueueState) -> Tensor:
+    return torch.sum(feasible(state.strengths), -1)

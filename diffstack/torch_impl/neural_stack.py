@@ -281,9 +281,8 @@ def contents(state: NeuralStackState) -> Tensor:
         >>> neural_stack.contents(neural_stack.push(neural_stack.empty(2), 5.0, 0.5)).tolist()
         [0.0, 2.5]
     """
-    layout = errors.check_neural(state, NeuralStackState)
-    strengths = feasible(state.strengths).to(state.values.dtype)
-    return state.values * strengths.reshape(strengths.shape + (1,) * len(layout.element))
+    errors.check_neural(state, NeuralStackState)
+    return _contents(state)
 
 
 def size(state: NeuralStackState) -> Tensor:
@@ -304,7 +303,7 @@ def size(state: NeuralStackState) -> Tensor:
         0.5
     """
     errors.check_neural(state, NeuralStackState)
-    return torch.sum(feasible(state.strengths), -1)
+    return _size(state)
 
 
 def resize(state: NeuralStackState, capacity: int) -> NeuralStackState:
@@ -368,3 +367,12 @@ def _scan(state: NeuralStackState, actions: Tensor, elements: Tensor) -> tuple[N
     state = resize(state, capacity + actions.shape[rank])
     state, reads = sequential.scan(step, state, actions, elements, rank)
     return resize(state, capacity), reads
+
+
+def _contents(state: NeuralStackState) -> Tensor:
+    strengths = feasible(state.strengths).to(state.values.dtype)
+    return state.values * strengths.reshape(strengths.shape + (1,) * (state.values.ndim - strengths.ndim))
+
+
+def _size(state: NeuralStackState) -> Tensor:
+    return torch.sum(feasible(state.strengths), -1)

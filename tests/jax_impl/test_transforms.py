@@ -119,6 +119,7 @@ def test_a_scan_of_the_users_own(family: Family):
     """`lax.scan` over `step` takes time first."""
     case = next(case for case in SCANS if case.family is family)
     function, (state, actions, elements) = prepared(case)
+    state = JAX.with_room(family, state, SMALL.time)
     step = JAX.module(family.name).step
     time_first = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), (actions, elements))
     final, reads = jax.lax.scan(lambda state, inputs: step(state, *inputs), state, time_first)

@@ -155,6 +155,7 @@ def compiled_equals_eager(case: Case, compiler: str) -> None:
 def test_a_loop_of_the_users_own(family: Family):
     case = next(case for case in SCANS if case.family is family)
     function, (state, actions, elements) = prepared(case)
+    state = TORCH.with_room(family, state, SMALL.time)
     expected = function(state, actions, elements)
     reads = []
     for t in range(SMALL.time):
