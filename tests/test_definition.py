@@ -13,16 +13,12 @@ from families import CASES, SCANS, SMALL, STEP, Case, Size, floats
 
 SIZES = [
     Size(0, 2, (3,)),
-    Size(0, 2, (), (2,)),
     Size(1, 1, ()),
-    Size(1, 2, (1,), (2, 3)),
     Size(2, 7, (3,), (2,)),
-    Size(13, 1, (2, 3)),
-    Size(13, 2, (), (2,)),
-    Size(13, 7, (2, 3), (2, 3)),
-    Size(64, 7, (3,)),
+    Size(13, 2, (1,), (2, 3)),
+    Size(64, 7, (2, 3)),
 ]
-STEPS = [Size(None, 1, ()), Size(None, 2, (1,)), Size(None, 7, (3,), (2,)), Size(None, 2, (2, 3), (2, 3))]
+STEPS = [Size(None, 1, ()), Size(None, 7, (2, 3), (2,))]
 ALL_SIZES = [
     Size(*axes)
     for axes in itertools.product([0, 1, 2, 13, 64], [1, 2, 7], [(), (1,), (3,), (2, 3)], [(), (2,), (2, 3)])
@@ -44,6 +40,11 @@ def sized(cases: tuple[Case, ...]) -> list[object]:
         pytest.param(*pair, marks=() if pair in covering else pytest.mark.full, id="-".join(map(str, pair)))
         for pair in [*covering, *(pair for pair in product if pair not in covering)]
     ]
+
+
+def mainly_scans(cases: tuple[Case, ...]) -> list[object]:
+    """The scans, and the other verbs when the full product is asked for."""
+    return [pytest.param(case, marks=() if case.method else pytest.mark.full, id=str(case)) for case in cases]
 
 
 @pytest.mark.usefixtures("x64")
@@ -79,7 +80,7 @@ def test_float32_is_as_good_as_it_can_be(backend: Backend, case: Case):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64], ids=lambda d: d.__name__)
-@pytest.mark.parametrize("case", DIFFERENTIABLE, ids=str)
+@pytest.mark.parametrize("case", mainly_scans(DIFFERENTIABLE))
 def test_the_dtype_stays(backend: Backend, case: Case, dtype: type):
     size = SMALL if case.method else STEP
     result = floats(backend.function(case)(*backend.arguments(case, size, dtype=dtype)))
@@ -90,7 +91,7 @@ def test_the_dtype_stays(backend: Backend, case: Case, dtype: type):
         assert_close(actual, expected, 16 * float(ml_dtypes.finfo(dtype).eps))
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", mainly_scans(CASES))
 @pytest.mark.parametrize("size", [Size(2, 3, (0,)), Size(2, 3, (2,), (0,)), Size(0, 1, (0, 2), (2, 0))], ids=str)
 def test_axes_of_length_zero(backend: Backend, case: Case, size: Size):
     size = size if case.method else size._replace(time=None)

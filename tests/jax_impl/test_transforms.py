@@ -50,7 +50,7 @@ def test_shapes_without_values(case: Case):
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("axis", [0, -1])
+@pytest.mark.parametrize("axis", [0, pytest.param(-1, marks=pytest.mark.full)])
 def test_vmap(case: Case, axis: int):
     """Mapping over the batch axis gives what the batch gives, wherever it stands."""
     function, arguments = prepared(case)
@@ -60,7 +60,7 @@ def test_vmap(case: Case, axis: int):
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if len(case.arguments(STEP)) > 1], ids=str)
-@pytest.mark.parametrize("shared", [0, 1])
+@pytest.mark.parametrize("shared", [0, pytest.param(1, marks=pytest.mark.full)])
 def test_vmap_with_a_shared_argument(case: Case, shared: int):
     """The state stays while the rest is mapped, or the state is mapped and the rest stays."""
     function, arguments = prepared(case)
