@@ -27,9 +27,10 @@ def as_array(name: str, value: Any, like: Array | None = None) -> Array:
 def as_codes(codes: Any) -> Array:
     """Integer codes, from an array or from lists."""
     errors.check_code_list(codes)
-    array = jnp.asarray(codes) if np.size(codes) else jnp.zeros(np.shape(codes), jnp.int32)
-    errors.check_codes("codes", array)
-    return array
+    if not isinstance(codes, Array):
+        codes = jnp.asarray(codes) if np.size(codes) else jnp.zeros(np.shape(codes), jnp.int32)
+    errors.check_codes("codes", codes)
+    return codes
 
 
 def as_dtype(dtype: Any, kinds: Sequence[str], what: str) -> Any:

@@ -24,9 +24,10 @@ def as_array(name: str, value: Any, like: Tensor | None = None) -> Tensor:
 def as_codes(codes: Any) -> Tensor:
     """Integer codes, from a tensor, an array or from lists."""
     errors.check_code_list(codes)
-    array = torch.as_tensor(codes) if np.size(codes) else torch.zeros(np.shape(codes), dtype=torch.int32)
-    errors.check_codes("codes", array)
-    return array
+    if not isinstance(codes, Tensor):
+        codes = torch.as_tensor(codes) if np.size(codes) else torch.zeros(np.shape(codes), dtype=torch.int32)
+    errors.check_codes("codes", codes)
+    return codes
 
 
 def as_dtype(dtype: Any, kinds: Sequence[str], what: str) -> Any:
