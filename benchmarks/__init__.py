@@ -1,0 +1,7 @@
+"""Time and temporary memory, measured side by side in one run: `python -m benchmarks`.
+
+`measure` times competitors in turn, `memory` finds what they need besides their inputs and outputs, `baselines` holds
+what the library is compared with, and `report` writes tables, JSON and pictures. A benchmark is a module with a
+`NAME` and a function `works(device, quick)` that yields a `Work` for every row of its table; add it to `SUITE` in
+`__main__`.
+"""

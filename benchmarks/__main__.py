@@ -1,0 +1,71 @@
+"""The command `python -m benchmarks`."""
+
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Annotated, Literal
+
+import jax
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from benchmarks import memory, report, reversal, scans
+from benchmarks.measure import Budget, Result, Runner, Work
+
+SUITE = {module.NAME: module for module in (reversal, scans)}
+RESULTS = Path(__file__).parent / "results"
+
+
+def main(
+    only: Annotated[str, typer.Option(help=f"One benchmark: {', '.join(SUITE)}.")] = "",
+    quick: Annotated[bool, typer.Option("--quick", help="The smallest sizes, to see that it runs.")] = False,
+    out: Annotated[Path, typer.Option(help="A folder for JSON and pictures.", file_okay=False)] = RESULTS,
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to run.")] = "cpu",
+) -> None:
+    """Time every implementation beside its baselines, and write tables, JSON and pictures."""
+    if only and only not in SUITE:
+        raise typer.BadParameter(f"one of {', '.join(SUITE)}, not {only!r}", param_hint="--only")
+    if device == "cuda" and not (torch.cuda.is_available() and jax.default_backend() == "gpu"):
+        raise typer.BadParameter("both frameworks must see a GPU", param_hint="--device")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise typer.BadParameter(f"{out} cannot be made: {error.strerror}", param_hint="--out") from error
+    console = Console()
+    if not console.is_terminal:
+        console.width = 150
+    about = report.environment(device)
+    for name, value in about.items():
+        console.print(f"{name}: {value}", highlight=False)
+    for name in [only] if only else SUITE:
+        measured = list(_run(name, device, quick, console))
+        (out / f"{name}-{device}.json").write_text(report.as_json(about, measured))
+        if name == reversal.NAME:
+            report.picture(measured, out / f"{name}-{device}.png")
+    console.print(f"written to {out}", highlight=False, soft_wrap=True)
+
+
+def _run(name: str, device: str, quick: bool, console: Console) -> Iterator[tuple[Work, list[Result]]]:
+    """Measure the works of a benchmark, and print each table as soon as it is full."""
+    budget = Budget(call=30, total=0.02 if quick else 3, rounds=3 if quick else 200, bytes=memory.available() // 2)
+    runner, works = Runner(device, budget), list(SUITE[name].works(device, quick))
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=len(works))
+        for _, group in groupby(works, key=lambda work: work.title):
+            measured = []
+            for work in group:
+
+                def say(competitor: str, work: Work = work) -> None:
+                    bar.update(task, description=f"{work.title}, {work.size}: {competitor}")
+
+                measured.append((work, runner.run(work, say)))
+                bar.advance(task)
+            console.print(report.table(measured))
+            yield from measured
+
+
+if __name__ == "__main__":
+    typer.run(main)

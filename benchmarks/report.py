@@ -1,0 +1,143 @@
+"""What a run found: tables for people, JSON for programs, a picture of the reversal."""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jax
+import matplotlib
+import numpy
+import torch
+from matplotlib.figure import Figure
+from rich.table import Table
+
+import diffstack
+from benchmarks.measure import Result, Work
+
+Measured = Sequence[tuple[Work, list[Result]]]
+
+
+def environment(device: str) -> dict[str, Any]:
+    """What the times depend on."""
+    gpu = torch.cuda.get_device_name() if device == "cuda" else None
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "diffstack": diffstack.__version__,
+        "jax": jax.__version__,
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "torch threads": torch.get_num_threads(),
+        "device": gpu or device,
+    }
+
+
+def table(measured: Measured) -> Table:
+    """The results of works with one title: median, spread, and ratios within the run."""
+    work = measured[0][0]
+    result = Table(title=f"{work.title}, {_sizes(work)[0]}", title_justify="left", title_style="bold")
+    result.add_column(_sizes(work)[1], justify="right")
+    result.add_column("")
+    for heading in ("median", "10% to 90%", "calls", f"of {work.limit}", f"faster than {work.reference}", "temporary"):
+        result.add_column(heading, justify="right")
+    for work, results in measured:
+        for each in results:
+            size = str(work.size)
+            if each.median is None:
+                result.add_row(size, each.name, f"skipped: {each.skipped}", *[""] * 5, style="dim")
+            else:
+                spread = f"{_seconds(each.low)} to {_seconds(each.high)}"
+                ratios = f"{_ratio(each, work.limit, results):.3g}", f"{1 / _ratio(each, work.reference, results):.3g}"
+                memory = _bytes(each.temporary_bytes)
+                result.add_row(size, each.name, _seconds(each.median), spread, str(each.repetitions), *ratios, memory)
+        result.add_section()
+    return result
+
+
+def as_json(about: Mapping[str, Any], measured: Measured) -> str:
+    """Everything that was measured, in seconds and bytes."""
+    works = [
+        {
+            "benchmark": work.benchmark,
+            "title": work.title,
+            "mode": work.mode,
+            "shape": work.shape,
+            "limit": work.limit,
+            "reference": work.reference,
+            "results": [each._asdict() for each in results],
+        }
+        for work, results in measured
+    ]
+    return json.dumps({"environment": dict(about), "works": works}, indent=1, allow_nan=False) + "\n"
+
+
+def picture(measured: Measured, path: Path) -> None:
+    """Draw time against size, a line for each competitor and a panel for each mode."""
+    titles = list(dict.fromkeys(work.title for work, _ in measured))
+    figure = Figure(figsize=(6 * len(titles), 5), layout="constrained")
+    panels = figure.subplots(1, len(titles), sharey=True, squeeze=False)[0]
+    lines: dict[str, Any] = {}
+    for panel, title in zip(panels, titles, strict=True):
+        rows = [(work, results) for work, results in measured if work.title == title]
+        for place, name in enumerate(dict.fromkeys(each.name for _, results in rows for each in results)):
+            points = [(w.size, e) for w, results in rows for e in results if e.name == name and e.median is not None]
+            if points:
+                lines[name] = _line(panel, place, name, points, rows[0][0])
+        sizes = sorted({work.size for work, _ in rows})
+        panel.set(xscale="log", yscale="log", title=title, xlabel=_sizes(rows[0][0])[1])
+        panel.set_xticks(sizes, [str(size) for size in sizes])
+        panel.minorticks_off()
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("seconds: median, and 10% to 90%")
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4, frameon=False)
+    with matplotlib.rc_context({"svg.hashsalt": "diffstack"}):
+        figure.savefig(path, dpi=150)
+
+
+def _line(panel: Any, place: int, name: str, points: Sequence[tuple[int, Result]], work: Work) -> Any:
+    sizes, results = zip(*points, strict=True)
+    median, low, high = (numpy.array([getattr(e, q) for e in results]) for q in ("median", "low", "high"))
+    style = {work.limit: (0, (1, 1)), work.reference: "dashed"}.get(name, "solid")
+    color = matplotlib.colormaps["tab10"](place % 10)
+    panel.fill_between(sizes, low, high, color=color, alpha=0.15, linewidth=0)
+    return panel.plot(sizes, median, color=color, linestyle=style, marker="o", markersize=4, label=name)[0]
+
+
+def _sizes(work: Work) -> tuple[str, str]:
+    """The lengths of the axes that stay the same, and the name of the one that grows."""
+    grows = next(name for name, length in work.shape.items() if name in ("n", "T") and length == work.size)
+    return ", ".join(f"{name} = {length}" for name, length in work.shape.items() if name != grows), grows
+
+
+def _ratio(each: Result, name: str, results: Sequence[Result]) -> float:
+    other = next((result.median for result in results if result.name == name), None)
+    return float("nan") if other is None or each.median is None else each.median / other
+
+
+def _seconds(seconds: float | None) -> str:
+    assert seconds is not None
+    for scale, unit in ((1, "s"), (1e3, "ms")):
+        if seconds * scale >= 1:
+            return f"{seconds * scale:.3g} {unit}"
+    return f"{seconds * 1e6:.3g} µs"
+
+
+def _bytes(count: int | None) -> str:
+    assert count is not None
+    return f"{count / 1e6:.3g} MB"
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,116 @@
+"""The `scan` of every family and method, beside a plain loop and one matrix product of the reads' shape."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks import baselines
+from benchmarks.measure import BACKWARD, FORWARD, Competitor, Work
+from diffstack import jax_impl, torch_impl
+from diffstack.actions import NOOP
+
+NAME = "scan"
+TITLES = {"jax": "JAX", "torch": "PyTorch"}
+IMPLEMENTATIONS = {"jax": jax_impl, "torch": torch_impl}
+METHODS = ("sequential", "parallel")
+
+
+class Shape(NamedTuple):
+    """B sequences of T elements of length D, on stacks of N slots."""
+
+    B: int
+    T: int
+    N: int
+    D: int
+
+
+class Family(NamedTuple):
+    """How to drive a family.
+
+    Attributes:
+        weights: the length of its action vectors; 0 for integer codes.
+        shapes: the grid.
+        loops: plain loops over its equations, by framework.
+    """
+
+    weights: int
+    shapes: tuple[Shape, ...]
+    loops: dict[str, Callable[..., Any]]
+
+
+SLOTS = tuple(Shape(8, T, 64, 64) for T in (128, 512))
+# These keep every push of a scan, whatever the capacity.
+PILE = tuple(Shape(8, T, 1, 32) for T in (64, 256))
+QUICK = (Shape(2, 8, 4, 3),)
+FAMILIES = {
+    "pointer": Family(3, SLOTS, {"jax": baselines.pointer_scan, "torch": baselines.pointer_loop}),
+    "discrete": Family(0, SLOTS, {"torch": baselines.discrete_loop}),
+    "superposition": Family(3, SLOTS, {"jax": baselines.superposition_scan, "torch": baselines.superposition_loop}),
+    "neural_stack": Family(2, PILE, {"torch": baselines.neural_stack_loop}),
+    "neural_queue": Family(2, PILE, {"torch": baselines.neural_queue_loop}),
+    "neural_deque": Family(4, PILE, {}),
+}
+LIMIT = "one product (JAX)"
+
+
+def works(device: str, quick: bool) -> Iterator[Work]:
+    """The benchmark's rows, family by family."""
+    for name, family in FAMILIES.items():
+        reference = "plain loop (PyTorch)" if family.loops else "sequential (PyTorch)"
+        for mode in (BACKWARD,) if quick else (BACKWARD, FORWARD):
+            for shape in QUICK if quick else family.shapes:
+                competitors = tuple(_competitors(name, family, shape, device))
+                title = f"{name}, {mode}"
+                yield Work(NAME, title, shape._asdict(), mode, competitors, shape.T, LIMIT, reference)
+
+
+def _competitors(name: str, family: Family, shape: Shape, device: str) -> Iterator[Competitor]:
+    inputs = _inputs(family, shape)
+    for framework, loop in family.loops.items():
+        yield Competitor(f"plain loop ({TITLES[framework]})", partial(loop, shape.N), inputs, framework)
+    for framework, implementation in IMPLEMENTATIONS.items():
+        module = getattr(implementation, name, None)
+        for method in METHODS:
+            if _exists(module, method):
+                options = {"device": device} if framework == "torch" else {}
+                scan = partial(_scan, module, method, shape, options)
+                yield Competitor(f"{method} ({TITLES[framework]})", scan, inputs, framework)
+    weights = _random(shape.B, shape.T, shape.T)
+    yield Competitor(LIMIT, lambda weights, elements: weights @ elements, (weights, inputs[1]), "jax")
+
+
+def _scan(family: Any, method: str, shape: Shape, options: dict[str, Any], actions: Any, *elements: Any) -> Any:
+    """The reads of a scan from an empty state, as one array."""
+    state = family.empty(shape.N, (shape.D,), batch_shape=(shape.B,), dtype=elements[0].dtype, **options)
+    _, reads = family.scan(state, actions, elements if len(elements) > 1 else elements[0], method=method)
+    return reads[0] + reads[1] if len(elements) > 1 else reads
+
+
+def _exists(family: Any, method: str) -> bool:
+    """Whether a family's scan takes a method: it names what it does not take before it looks at anything else."""
+    if not hasattr(family, "scan"):
+        return False
+    try:
+        family.scan(family.empty(1, (1,)), None, None, method=method)
+    except ValueError as error:
+        return not str(error).startswith("method")
+    except TypeError:
+        pass
+    return True
+
+
+def _inputs(family: Family, shape: Shape) -> tuple[np.ndarray, ...]:
+    """Actions, and one array of elements for each end."""
+    if family.weights == 0:
+        codes = np.random.default_rng(1).choice(NOOP + 1, (shape.B, shape.T), p=(0.5, 0.4, 0.1))
+        return codes.astype(np.int32), _random(shape.B, shape.T, shape.D)
+    actions = 1 / (1 + np.exp(-_random(shape.B, shape.T, family.weights)))
+    if family.weights == 3:
+        actions /= actions.sum(-1, keepdims=True)
+    return actions, *[_random(shape.B, shape.T, shape.D)] * max(1, family.weights // 2)
+
+
+def _random(*shape: int) -> np.ndarray:
+    return np.random.default_rng(shape).normal(size=shape).astype(np.float32)

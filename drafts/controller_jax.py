@@ -1,0 +1,179 @@
+"""A recurrent controller learns to reverse sequences with a neural stack.
+
+The controller is a layer of 32 tanh units. It sees one symbol a step, a marker at the end of the sequence, and then
+nothing; it has to say the symbols in reverse. At each step it decides with what strengths to push and to pop and what
+to push, and it reads the stack through `neural_stack.step`. It is trained on lengths 1 to 8 until it reverses 256 new
+sequences of length 64, and then 256 of length 128, without a single mistake.
+
+    python examples/controller_jax.py --seed 0 --out controller.png
+"""
+
+import argparse
+import time
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array, lax
+from matplotlib.figure import Figure
+from rich.progress import Progress
+
+from diffstack.actions import POP, PUSH
+from diffstack.jax_impl import neural_stack
+
+SYMBOLS, ELEMENT, HIDDEN = 8, 16, 32
+LONGEST, GOAL, STRETCH = 8, 64, 128
+BATCH, TESTS, CHECK = 64, 256, 100
+RATE, CLIP, NOISE = 0.01, 1.0, 2.0
+OPTIMIZER = optax.chain(optax.clip_by_global_norm(CLIP), optax.adam(RATE))
+
+
+class Batch(NamedTuple):
+    """Sequences to reverse, padded to the same number of steps."""
+
+    inputs: Array  # (T, B, SYMBOLS + 1): a symbol, the marker, or nothing
+    live: Array  # (T, B): 1 up to the last answer, 0 in the padding
+    noise: Array  # (T, B, 2): what disturbs the push and the pop
+    answers: Array  # (T, B): 1 where an answer is due
+    targets: Array  # (T, B): the answer
+
+
+def draw(rng: np.random.Generator, lengths: np.ndarray, longest: int, noise: float = 0.0) -> Batch:
+    """Random sequences: n symbols, the marker, n steps for the answer, and padding up to 2 * longest + 1 steps."""
+    steps = np.arange(2 * longest + 1)[:, None]
+    symbols = rng.integers(SYMBOLS, size=(longest, len(lengths)))
+    shown = np.where(steps < lengths, symbols[np.minimum(steps[:, 0], longest - 1)], SYMBOLS)
+    inputs = np.eye(SYMBOLS + 1)[shown] * (steps <= lengths)[..., None]
+    live = steps <= 2 * lengths
+    disturbance = noise * rng.standard_normal((*live.shape, 2))
+    targets = np.take_along_axis(symbols, np.clip(2 * lengths - steps, 0, longest - 1), 0)
+    floats = (array.astype(np.float32) for array in (inputs, live, disturbance, live & (steps > lengths)))
+    return Batch(*map(jnp.asarray, (*floats, targets)))
+
+
+def init(rng: np.random.Generator) -> dict[str, Array]:
+    """Two layers: into the hidden units, and from them to two strengths, an element and an answer."""
+    shapes = {"in": (SYMBOLS + 1 + ELEMENT + HIDDEN, HIDDEN), "out": (HIDDEN, 2 + ELEMENT + SYMBOLS)}
+    weights = {name: rng.standard_normal(shape) / np.sqrt(shape[0]) for name, shape in shapes.items()}
+    biases = {f"{name} bias": np.zeros(shape[1]) for name, shape in shapes.items()}
+    # It begins by filling the stack: one that is emptied at once has nothing to teach.
+    biases["out bias"][[PUSH, POP]] = 2, -2
+    return {name: jnp.asarray(array, jnp.float32) for name, array in (weights | biases).items()}
+
+
+def controller(parameters: dict[str, Array], carry: Any, inputs: Any) -> tuple[Any, Any]:
+    """One step: from what it sees, read and remembers to what it answers and does with the stack."""
+    (stack, read, hidden), (symbol, live, noise) = carry, inputs
+    seen = jnp.concatenate([symbol, read, hidden], -1)
+    hidden = jnp.tanh(seen @ parameters["in"] + parameters["in bias"])
+    out = hidden @ parameters["out"] + parameters["out bias"]
+    strengths, element, answer = jnp.split(out, [2, 2 + ELEMENT], -1)
+    # Noise, in training only, leaves it no use for strengths that are neither 0 nor 1: they would drift at length 64.
+    # Padding is NOOP: both strengths are 0.
+    actions = jax.nn.sigmoid(strengths + noise) * live[..., None]
+    stack, read = neural_stack.step(stack, actions, jnp.tanh(element))
+    return (stack, read, hidden), (answer, actions, stack.strengths)
+
+
+def run(parameters: dict[str, Array], batch: Batch) -> tuple[Array, Array, Array]:
+    """What the controller answers and does, and the strengths on its stack, at each step."""
+    steps, size = batch.live.shape
+    # Every step takes a slot, so there is one for each.
+    stack = neural_stack.empty(steps, (ELEMENT,), batch_shape=(size,))
+    carry = stack, jnp.zeros((size, ELEMENT)), jnp.zeros((size, HIDDEN))
+    _, outputs = lax.scan(partial(controller, parameters), carry, (batch.inputs, batch.live, batch.noise))
+    return outputs
+
+
+def loss(parameters: dict[str, Array], batch: Batch) -> Array:
+    """The cross entropy of an answer."""
+    answers, _, _ = run(parameters, batch)
+    costs = optax.softmax_cross_entropy_with_integer_labels(answers, batch.targets)
+    return jnp.sum(costs * batch.answers) / jnp.sum(batch.answers)
+
+
+@jax.jit
+def update(parameters: dict[str, Array], optimizer: Any, batch: Batch) -> tuple[dict[str, Array], Any, Array]:
+    """One step of Adam, and the loss before it."""
+    value, gradient = jax.value_and_grad(loss)(parameters, batch)
+    updates, optimizer = OPTIMIZER.update(gradient, optimizer)
+    return optax.apply_updates(parameters, updates), optimizer, value
+
+
+@jax.jit
+def correct(parameters: dict[str, Array], batch: Batch) -> Array:
+    """The fraction of sequences without a mistake."""
+    answers, _, _ = run(parameters, batch)
+    right = (jnp.argmax(answers, -1) == batch.targets) | (batch.answers == 0)
+    return jnp.mean(jnp.all(right, 0).astype(jnp.float32))
+
+
+def test(parameters: dict[str, Array], rng: np.random.Generator, length: int) -> float:
+    """The fraction of new sequences of a length that come out without a mistake."""
+    return float(correct(parameters, draw(rng, np.full(TESTS, length), length)))
+
+
+def train(rng: np.random.Generator, steps: int) -> tuple[dict[str, Array], list[float]]:
+    """Train on short sequences until long ones come out without a mistake, and no longer than `steps`."""
+    parameters, losses = init(rng), []
+    optimizer = OPTIMIZER.init(parameters)
+    with Progress() as progress:
+        task = progress.add_task("training", total=steps)
+        for step in range(1, steps + 1):
+            # One padded length for all, so that this compiles once.
+            batch = draw(rng, rng.integers(1, LONGEST + 1, BATCH), LONGEST, NOISE)
+            parameters, optimizer, value = update(parameters, optimizer, batch)
+            losses.append(float(value))
+            progress.update(task, advance=1, description=f"loss {losses[-1]:.4f}")
+            if step % CHECK == 0 and all(test(parameters, rng, length) == 1 for length in (GOAL, STRETCH)):
+                break
+    return parameters, losses
+
+
+def draw_picture(parameters: dict[str, Array], rng: np.random.Generator, length: int = 12) -> Figure:
+    """What the controller does with the stack while it reverses one sequence, longer than those it was trained on."""
+    batch = draw(rng, np.full(1, length), length)
+    outputs = run(parameters, batch)
+    answers, actions, strengths = (np.asarray(array)[:, 0] for array in outputs)
+    seen, letters = np.asarray(batch.inputs)[:, 0], "abcdefgh"
+    shown = [letters[np.argmax(row)] for row in seen[:length]] + ["|"] + [" "] * length
+    said = [" "] * (length + 1) + [letters[np.argmax(row)] for row in answers[length + 1 :]]
+    # A slot moves down by one at every step; here it stays in the row of the step that pushed it.
+    lives = np.stack([np.roll(row, now + 1 - len(row)) for now, row in enumerate(strengths)], 1)
+
+    figure = Figure(figsize=(10, 4.5), dpi=100, layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(0.4, 0.6))
+    steps = np.arange(len(answers))
+    above.bar(steps - 0.2, actions[:, PUSH], 0.4, label="push", color="#1f3b73")
+    above.bar(steps + 0.2, actions[:, POP], 0.4, label="pop", color="#f28e2b")
+    above.set_ylabel("strength", fontsize=13)
+    above.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=13)
+    image = below.imshow(lives[:length], cmap="Blues", vmin=0, vmax=1, origin="lower", aspect="auto")
+    below.set_ylabel("on the stack", fontsize=13)
+    below.set_yticks(np.arange(length), shown[:length])
+    below.set_xticks(steps, [f"{a}\n{b}" for a, b in zip(shown, said, strict=True)], fontsize=12)
+    below.set_xlabel("one step a column: what the controller sees, and below it what it answers", fontsize=13)
+    figure.colorbar(image, ax=below, label="strength")
+    return figure
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Train a controller to reverse sequences with a neural stack.")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=3000, help="when to give up")
+    parser.add_argument("--out", default="controller_jax.png", help="the picture, .png, .svg or .pdf")
+    options = parser.parse_args(arguments)
+    rng, start = np.random.default_rng(options.seed), time.perf_counter()
+    parameters, losses = train(rng, options.steps)
+    print(f"{len(losses)} steps, {time.perf_counter() - start:.1f} s")
+    for length in (LONGEST, GOAL, STRETCH):
+        print(f"length {length}: {test(parameters, rng, length):.2%} of {TESTS} new sequences reversed")
+    draw_picture(parameters, rng).savefig(options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""The neural queue over a whole sequence, as matrix products.
+
+Lay the pushed strengths end to end: element i fills the places from D_i - d_i to D_i, where D is the sum of all
+strengths so far. A pop moves the front forward, F_t = min(D_{t-1}, F_{t-1} + u_t), and everything behind the front is
+gone. So the front lies the total strength H_t behind the end, F_t = D_t - H_t, and H is that of the stack. A read sees
+the first strength of 1, the places from F_t to F_t + 1, of what is there by then:
+
+    weight[t, i] = max(0, min(D_i, F_t + 1) - max(D_i - d_i, F_t)) for i <= t,          reads = weights @ elements.
+
+Initial slots are pushes before the first step. `_heights` finds D and H, exactly; `_intervals` makes weights and
+reads, and says where the gradient goes at ties.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from diffstack.actions import POP, PUSH
+from diffstack.jax_impl.parallel._heights import (
+    add,
+    feasible,
+    height,
+    index,
+    minimum,
+    negative,
+    raised,
+    running,
+    sizes,
+    subtract,
+)
+from diffstack.jax_impl.parallel._intervals import (
+    Ends,
+    block_size,
+    blocks,
+    elements_in_blocks,
+    lengths,
+    origins,
+    reads,
+    timeline,
+    without_blocks,
+)
+
+
+def scan(
+    values: Float[Array, "*batch slots dim"],
+    strengths: Float[Array, "*batch slots"],
+    actions: Float[Array, "*batch time 2"],
+    elements: Float[Array, "*batch time dim"],
+) -> tuple[
+    Float[Array, "*batch slots+time dim"], Float[Array, "*batch slots+time"], Float[Array, "*batch time dim"]
+]:
+    """All slots after the last step, oldest first, their strengths, and the reads."""
+    slots, time = strengths.shape[-1], elements.shape[-2]
+    if time == 0:
+        return values, strengths, elements
+    block = block_size(time)
+    pushes = height(feasible(timeline(strengths, actions[..., PUSH], block, axis=-1)))
+    pops = height(feasible(timeline(jnp.zeros_like(strengths), actions[..., POP], block, axis=-1)))
+    ends = running(add, pushes)
+    front = blocks(subtract(ends, sizes(pushes, pops)), block)
+    starts = blocks(subtract(ends, pushes), block)
+    ends = blocks(ends, block)
+
+    origin = origins(front)
+    upper = Ends(ends, None, raised(front, 1), origin)
+    lower = Ends(negative(starts), None, negative(front), -origin)
+
+    gone = minimum(lower.edge, index(lower.window, (..., slice(-1, None), slice(-1, None))))
+    left = without_blocks(lengths(ends, gone), slots, time)
+    read = reads(upper, lower, elements_in_blocks(values, elements, block), first=-(-slots // block))[
+        ..., :time, :
+    ]
+    values = jnp.concatenate([values, elements], axis=-2)
+    return values, left.astype(strengths.dtype), read.astype(values.dtype)

@@ -1,0 +1,58 @@
+"""Cutting a sequence into chunks of steps, and chunks into segments.
+
+A chunk is what one matrix product takes the state over. The matrices of all chunks of a segment are made together,
+and its backward pass makes them again: what is kept is the sequence and one state a segment.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from diffstack.actions import NOOP
+
+# A segment has about this many steps, those of the whole batch together. Measured on a CPU: fewer make the products
+# too small, more fall out of its caches.
+_SEGMENT = 1024
+
+
+def pad(array: Float[Tensor, "..."], axis: int, before: int, after: int) -> Float[Tensor, "..."]:
+    """Zeros before and after; the axis counts from the end, as in -1."""
+    return F.pad(array, (0, 0) * (-axis - 1) + (before, after))
+
+
+def halves(
+    array: Float[Tensor, "*batch chunks m n"],
+) -> tuple[Float[Tensor, "*batch chunks//2 m n"], Float[Tensor, "*batch chunks//2 m n"]]:
+    """The first and the second matrix of every pair."""
+    *batch, chunks, m, n = array.shape
+    first, second = torch.unbind(array.reshape(*batch, chunks // 2, 2, m, n), dim=-3)
+    return first, second
+
+
+def cut(
+    actions: Float[Tensor, "*batch time 3"], elements: Float[Tensor, "*batch time dim"], longest: int
+) -> tuple[Float[Tensor, "segments chunks *batch steps 3"], Float[Tensor, "segments chunks *batch steps dim"]]:
+    """Chunks of `longest` steps (a shorter sequence: the next power of two), the last ones filled with no-ops."""
+    *batch, time, dim = elements.shape
+    steps = min(longest, 1 << (time - 1).bit_length())
+    chunks = -(-time // steps)
+    segments = -(-chunks // max(1, _SEGMENT // (steps * max(1, math.prod(batch)))))
+    chunks = -(-chunks // segments)
+    rest = segments * chunks * steps - time
+    noop = F.one_hot(torch.tensor(NOOP, device=actions.device), 3).to(actions.dtype)
+    noops = noop.expand(*batch, rest, 3)
+    actions = torch.cat([actions, noops], dim=-2).reshape(*batch, segments, chunks, steps, 3)
+    elements = pad(elements, -2, 0, rest).reshape(*batch, segments, chunks, steps, dim)
+    return torch.movedim(actions, (-4, -3), (0, 1)), torch.movedim(elements, (-4, -3), (0, 1))
+
+
+def join(
+    reads: Float[Tensor, "segments chunks *batch steps dim"], time: int
+) -> Float[Tensor, "*batch {time} dim"]:
+    """The sequence that was cut."""
+    segments, chunks, *batch, steps, dim = reads.shape
+    reads = torch.movedim(reads, (0, 1), (-4, -3)).reshape(*batch, segments * chunks * steps, dim)
+    return reads[..., :time, :]

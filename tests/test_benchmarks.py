@@ -1,0 +1,93 @@
+"""The benchmarks run, and compare functions that do the same; how fast anything is, no test says."""
+
+import json
+import math
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import torch
+from typer import Typer
+from typer.testing import CliRunner
+
+from backends import assert_close
+from benchmarks import memory, reversal, scans
+from benchmarks.__main__ import main
+from benchmarks.measure import BACKWARD, FORWARD, Budget, Competitor, Runner, Work
+
+APP = Typer()
+APP.command()(main)
+
+WORKS = [w for module in (reversal, scans) for w in module.works("cpu", quick=True) if w.mode == BACKWARD]
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(APP, arguments)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def evaluated(competitor: Competitor) -> np.ndarray:
+    if competitor.framework == "jax":
+        return np.asarray(jax.jit(competitor.function)(*competitor.inputs))
+    return competitor.function(*map(torch.tensor, competitor.inputs)).numpy()
+
+
+def test_a_quick_run_writes_finite_positive_numbers(tmp_path: Path):
+    output = run("--only", "reversal", "--quick", "--out", str(tmp_path))
+    report = json.loads((tmp_path / "reversal-cpu.json").read_text())
+    assert {"date", "jax", "torch", "cpu", "cores", "torch threads", "device"} <= report["environment"].keys()
+    assert len(report["works"]) == 2
+    for work in report["works"]:
+        assert len(work["results"]) == 8
+        for result in work["results"]:
+            assert result["name"] in output
+            assert result["repetitions"] > 0
+            assert all(math.isfinite(result[key]) and result[key] > 0 for key in ("low", "median", "high"))
+            assert result["low"] <= result["median"] <= result["high"]
+            assert result["temporary_bytes"] >= 0
+    assert (tmp_path / "reversal-cpu.png").stat().st_size > 10_000
+
+
+def test_an_unknown_benchmark(tmp_path: Path):
+    result = CliRunner().invoke(APP, ["--only", "nothing", "--out", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "reversal" in result.output
+
+
+@pytest.mark.parametrize("work", WORKS, ids=lambda work: work.title)
+def test_competitors_do_the_same(work: Work):
+    # One matrix product costs what the reads must cost, and is not the reads.
+    rivals = [competitor for competitor in work.competitors if competitor.name != scans.LIMIT]
+    expected = evaluated(rivals[0])
+    for rival in rivals[1:]:
+        assert_close(evaluated(rival), expected, 1e-5)
+
+
+def test_what_is_predicted_to_be_slow_or_large_is_skipped():
+    def work(size: int) -> Work:
+        rivals = [Competitor("sum", lambda x: x.exp().sum(), (np.ones(size, np.float32),), "torch")]
+        return Work("", "", {"n": size}, BACKWARD, tuple(rivals), size, "", "")
+
+    for limits, reason in (((1e-9, 1.0, 2, 10**9), "would take"), ((10.0, 1.0, 2, 5000), "would need")):
+        runner = Runner("cpu", Budget(*limits))
+        first, second, third = (runner.run(work(size))[0] for size in (1000, 10_000, 100_000))
+        assert first.median is not None
+        assert second.median is None
+        assert second.skipped.startswith(reason)
+        assert third.skipped == f"{second.skipped} when smaller"
+
+
+def test_temporary_memory_in_pytorch():
+    x = torch.ones(1000, requires_grad=True)
+    # The exponential is alive while it is doubled, and the result is no temporary.
+    assert memory.of_torch(lambda: x.detach().exp() * 2, "cpu") == 4000
+    assert memory.of_torch(lambda: x.detach().exp(), "cpu") == 0
+
+
+def test_temporary_memory_in_jax():
+    x = np.ones((64, 64), np.float32)
+    chain = Competitor("products", lambda x: (x @ x) @ (x @ x), (x,), "jax")
+    (result,) = Runner("cpu", Budget(10, 0.01, 2, 10**9)).run(Work("", "", {"n": 64}, FORWARD, (chain,), 64, "", ""))
+    assert result.temporary_bytes >= x.nbytes
