@@ -10,8 +10,8 @@ what the nearer ones did not give, and a read of total strength 1 weighs each sl
 have two derivatives. Splitting evenly, as `maximum` does, halves a gradient at every later step. The derivative here
 is the one into the feasible region, where a strength can only grow from 0: the outer max passes its gradient at 0,
 the inner ones, `max(0, u - ...)` and `max(0, 1 - ...)`, block it there, and `min(s, room)` prefers s. So the gradient
-of a read with respect to the push that made it is 1 after any number of no-ops, and with respect to a push of
-strength 0 it is the one-sided derivative.
+of a read with respect to the push that made it is 1 after any number of no-ops. With respect to a push of strength 0
+it is the one-sided derivative except where `s` and `room` tie, in a buried slot or a full read.
 
 Strengths below 0 count as 0, above 1 as they are. `where` also keeps NaN: from the step of a NaN strength on, the
 reads are NaN. Strengths are added up in float32 at least.
