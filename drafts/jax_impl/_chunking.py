@@ -13,8 +13,8 @@ from jaxtyping import Array, Float
 
 from diffstack.actions import NOOP
 
-# A segment has about this many steps, those of the whole batch together. Measured on a CPU: fewer make the products
-# too small, more fall out of its caches.
+# A segment has about this many steps, those of the whole batch together. Not tuned yet: fewer should make the products
+# too small, more should fall out of the caches.
 _SEGMENT = 1024
 
 

@@ -29,7 +29,7 @@ from jaxtyping import Array, Float
 from diffstack.actions import PUSH
 from diffstack.jax_impl.parallel._chunking import cut, halves, join, matmul, pad
 
-# Longer chunks need fewer convolutions of the index, but more taps and more steps within. Measured on a CPU.
+# Longer chunks need fewer convolutions of the index, but more taps and more steps within. Not tuned yet.
 _CHUNK = 16
 
 

@@ -29,7 +29,7 @@ from jaxtyping import Array, Float
 
 from diffstack.jax_impl.parallel._chunking import cut, halves, join, matmul, pad
 
-# Longer chunks need fewer products with the buffer, but more work for their matrices. Measured on a CPU.
+# Longer chunks need fewer products with the buffer, but more work for their matrices. Not tuned yet.
 _CHUNK = 16
 _FIRST_CHUNK = 4
 _WINDOW = 96

@@ -30,7 +30,7 @@ from diffstack.actions import PUSH
 from diffstack.torch_impl.parallel._chunking import cut, halves, join, pad
 from diffstack.torch_impl.parallel._recompute import recompute
 
-# Longer chunks need fewer convolutions of the index, but more taps and more steps within. Measured on a CPU.
+# Longer chunks need fewer convolutions of the index, but more taps and more steps within. Not tuned yet.
 _CHUNK = 16
 
 

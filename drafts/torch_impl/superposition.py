@@ -29,7 +29,7 @@ from torch import Tensor
 from diffstack.torch_impl.parallel._chunking import cut, halves, join, pad
 from diffstack.torch_impl.parallel._recompute import recompute
 
-# Longer chunks need fewer products with the buffer, but more work for their matrices. Measured on a CPU.
+# Longer chunks need fewer products with the buffer, but more work for their matrices. Not tuned yet.
 _CHUNK = 16
 _FIRST_CHUNK = 4
 _WINDOW = 96
