@@ -2,10 +2,15 @@
 
 The controller is a layer of 32 tanh units. It sees one symbol a step, a marker at the end of the sequence, and then
 nothing; it has to say the symbols in reverse. At each step it decides with what strengths to push and to pop and what
-to push, and it reads the stack through `neural_stack.step`. It is trained on lengths 1 to 8 until it reverses 256 new
-sequences of length 64, and then 256 of length 128, without a single mistake.
+to push, and it reads the stack through `neural_stack.step`. It is trained on lengths 1 to 8 only, until it reverses
+256 new sequences of length 64, and as many of length 128, without a single mistake, in three checks in a row.
 
     python examples/controller_jax.py --seed 0 --out controller.png
+
+measured: seeds 0 to 4 all get there, in 1000 to 1600 steps and 5 to 8 seconds on two cores; 256 further sequences of
+either length then come out without a mistake, too. The recipe (noise, first biases, three checks) was chosen on these
+seeds; seeds 5 to 9 were run once, afterwards. All five do, in 800 to 2000 steps, and further
+sequences of both lengths come out without a mistake, too.
 """
 
 import argparse
@@ -24,9 +29,10 @@ from rich.progress import Progress
 from diffstack.actions import POP, PUSH
 from diffstack.jax_impl import neural_stack
 
-SYMBOLS, ELEMENT, HIDDEN = 8, 16, 32
+LETTERS = "abcdefgh"
+SYMBOLS, ELEMENT, HIDDEN = len(LETTERS), 16, 32
 LONGEST, GOAL, STRETCH = 8, 64, 128
-BATCH, TESTS, CHECK = 64, 256, 100
+BATCH, TESTS, CHECK, PASSES = 64, 256, 100, 3
 RATE, CLIP, NOISE = 0.01, 1.0, 2.0
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(CLIP), optax.adam(RATE))
 
@@ -59,7 +65,7 @@ def init(rng: np.random.Generator) -> dict[str, Array]:
     shapes = {"in": (SYMBOLS + 1 + ELEMENT + HIDDEN, HIDDEN), "out": (HIDDEN, 2 + ELEMENT + SYMBOLS)}
     weights = {name: rng.standard_normal(shape) / np.sqrt(shape[0]) for name, shape in shapes.items()}
     biases = {f"{name} bias": np.zeros(shape[1]) for name, shape in shapes.items()}
-    # It begins by filling the stack: one that is emptied at once has nothing to teach.
+    # It begins by filling the stack, so that there is something to read.
     biases["out bias"][[PUSH, POP]] = 2, -2
     return {name: jnp.asarray(array, jnp.float32) for name, array in (weights | biases).items()}
 
@@ -71,7 +77,8 @@ def controller(parameters: dict[str, Array], carry: Any, inputs: Any) -> tuple[A
     hidden = jnp.tanh(seen @ parameters["in"] + parameters["in bias"])
     out = hidden @ parameters["out"] + parameters["out bias"]
     strengths, element, answer = jnp.split(out, [2, 2 + ELEMENT], -1)
-    # Noise, in training only, leaves it no use for strengths that are neither 0 nor 1: they would drift at length 64.
+    # Noise, in training only, makes strengths between 0 and 1 useless to it, whose errors would add up with length:
+    # without noise none of five seeds got there in 3000 steps.
     # Padding is NOOP: both strengths are 0.
     actions = jax.nn.sigmoid(strengths + noise) * live[..., None]
     stack, read = neural_stack.step(stack, actions, jnp.tanh(element))
@@ -118,7 +125,7 @@ def test(parameters: dict[str, Array], rng: np.random.Generator, length: int) ->
 
 def train(rng: np.random.Generator, steps: int) -> tuple[dict[str, Array], list[float]]:
     """Train on short sequences until long ones come out without a mistake, and no longer than `steps`."""
-    parameters, losses = init(rng), []
+    parameters, losses, passes = init(rng), [], 0
     optimizer = OPTIMIZER.init(parameters)
     with Progress() as progress:
         task = progress.add_task("training", total=steps)
@@ -128,8 +135,11 @@ def train(rng: np.random.Generator, steps: int) -> tuple[dict[str, Array], list[
             parameters, optimizer, value = update(parameters, optimizer, batch)
             losses.append(float(value))
             progress.update(task, advance=1, description=f"loss {losses[-1]:.4f}")
-            if step % CHECK == 0 and all(test(parameters, rng, length) == 1 for length in (GOAL, STRETCH)):
-                break
+            if step % CHECK == 0:
+                passed = all(test(parameters, rng, length) == 1 for length in (GOAL, STRETCH))
+                passes = passes + 1 if passed else 0
+                if passes == PASSES:
+                    break
     return parameters, losses
 
 
@@ -138,25 +148,26 @@ def draw_picture(parameters: dict[str, Array], rng: np.random.Generator, length:
     batch = draw(rng, np.full(1, length), length)
     outputs = run(parameters, batch)
     answers, actions, strengths = (np.asarray(array)[:, 0] for array in outputs)
-    seen, letters = np.asarray(batch.inputs)[:, 0], "abcdefgh"
-    shown = [letters[np.argmax(row)] for row in seen[:length]] + ["|"] + [" "] * length
-    said = [" "] * (length + 1) + [letters[np.argmax(row)] for row in answers[length + 1 :]]
+    seen = [LETTERS[symbol] for symbol in np.argmax(np.asarray(batch.inputs)[:length, 0], -1)]
+    said = [LETTERS[symbol] for symbol in np.argmax(answers[length + 1 :], -1)]
+    labels = [*seen, "|", *(f"\n{letter}" for letter in said)]
     # A slot moves down by one at every step; here it stays in the row of the step that pushed it.
     lives = np.stack([np.roll(row, now + 1 - len(row)) for now, row in enumerate(strengths)], 1)
 
     figure = Figure(figsize=(10, 4.5), dpi=100, layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(0.4, 0.6))
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(0.35, 0.65))
     steps = np.arange(len(answers))
     above.bar(steps - 0.2, actions[:, PUSH], 0.4, label="push", color="#1f3b73")
     above.bar(steps + 0.2, actions[:, POP], 0.4, label="pop", color="#f28e2b")
-    above.set_ylabel("strength", fontsize=13)
-    above.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=13)
-    image = below.imshow(lives[:length], cmap="Blues", vmin=0, vmax=1, origin="lower", aspect="auto")
-    below.set_ylabel("on the stack", fontsize=13)
-    below.set_yticks(np.arange(length), shown[:length])
-    below.set_xticks(steps, [f"{a}\n{b}" for a, b in zip(shown, said, strict=True)], fontsize=12)
-    below.set_xlabel("one step a column: what the controller sees, and below it what it answers", fontsize=13)
-    figure.colorbar(image, ax=below, label="strength")
+    above.set_yticks([0, 1])
+    above.set_ylabel("action", fontsize=14)
+    above.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=14)
+    image = below.imshow(lives[: length + 1], cmap="Blues", vmin=0, vmax=1, origin="lower", aspect="auto")
+    below.set_yticks(np.arange(length + 1), labels[: length + 1], fontsize=11)
+    below.set_ylabel("pushed at", fontsize=14)
+    below.set_xticks(steps, labels, fontsize=14)
+    below.set_xlabel("steps: what the controller sees and, from the marker | on, what it answers", fontsize=14)
+    figure.colorbar(image, ax=[above, below], ticks=[0, 1], aspect=40, pad=0.01).set_label("strength", fontsize=14)
     return figure
 
 

@@ -1,0 +1,196 @@
+"""A recurrent controller learns to reverse sequences with a neural stack.
+
+The controller is a layer of 32 tanh units. It sees one symbol a step, a marker at the end of the sequence, and then
+nothing; it has to say the symbols in reverse. At each step it decides with what strengths to push and to pop and what
+to push, and it reads the stack through `neural_stack.step`. It is trained on lengths 1 to 8 only, until it reverses
+256 new sequences of length 64, and as many of length 128, without a single mistake, in three checks in a row.
+
+    python examples/controller_torch.py --seed 0 --out controller.png
+
+measured: seeds 0 to 4 all get there, in 1100 to 1900 steps and 16 to 29 seconds on two cores; 256 further sequences of
+either length then come out without a mistake, too. The recipe (noise, first biases, three checks) was chosen on these
+seeds; seeds 5 to 9 were run once, afterwards. All five do, in 1200 to 1700 steps, and further
+sequences come out without a mistake, too, but for 3 of 256 of length 128 with seed 7.
+"""
+
+import argparse
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from rich.progress import Progress
+from torch import Tensor
+
+from diffstack.actions import POP, PUSH
+from diffstack.torch_impl import neural_stack
+
+LETTERS = "abcdefgh"
+SYMBOLS, ELEMENT, HIDDEN = len(LETTERS), 16, 32
+LONGEST, GOAL, STRETCH = 8, 64, 128
+BATCH, TESTS, CHECK, PASSES = 64, 256, 100, 3
+RATE, CLIP, NOISE = 0.01, 1.0, 2.0
+
+
+class Batch(NamedTuple):
+    """Sequences to reverse, padded to the same number of steps."""
+
+    inputs: Tensor  # (T, B, SYMBOLS + 1): a symbol, the marker, or nothing
+    live: Tensor  # (T, B): 1 up to the last answer, 0 in the padding
+    noise: Tensor  # (T, B, 2): what disturbs the push and the pop
+    answers: Tensor  # (T, B): 1 where an answer is due
+    targets: Tensor  # (T, B): the answer
+
+
+def draw(rng: np.random.Generator, lengths: np.ndarray, longest: int, noise: float = 0.0) -> Batch:
+    """Random sequences: n symbols, the marker, n steps for the answer, and padding up to 2 * longest + 1 steps."""
+    steps = np.arange(2 * longest + 1)[:, None]
+    symbols = rng.integers(SYMBOLS, size=(longest, len(lengths)))
+    shown = np.where(steps < lengths, symbols[np.minimum(steps[:, 0], longest - 1)], SYMBOLS)
+    inputs = np.eye(SYMBOLS + 1)[shown] * (steps <= lengths)[..., None]
+    live = steps <= 2 * lengths
+    disturbance = noise * rng.standard_normal((*live.shape, 2))
+    targets = np.take_along_axis(symbols, np.clip(2 * lengths - steps, 0, longest - 1), 0)
+    floats = (array.astype(np.float32) for array in (inputs, live, disturbance, live & (steps > lengths)))
+    return Batch(*map(torch.from_numpy, (*floats, targets)))
+
+
+def init(rng: np.random.Generator) -> dict[str, Tensor]:
+    """Two layers: into the hidden units, and from them to two strengths, an element and an answer."""
+    shapes = {"in": (SYMBOLS + 1 + ELEMENT + HIDDEN, HIDDEN), "out": (HIDDEN, 2 + ELEMENT + SYMBOLS)}
+    weights = {name: rng.standard_normal(shape) / np.sqrt(shape[0]) for name, shape in shapes.items()}
+    biases = {f"{name} bias": np.zeros(shape[1]) for name, shape in shapes.items()}
+    # It begins by filling the stack, so that there is something to read.
+    biases["out bias"][[PUSH, POP]] = 2, -2
+    tensors = {name: torch.tensor(array, dtype=torch.float32) for name, array in (weights | biases).items()}
+    return {name: tensor.requires_grad_() for name, tensor in tensors.items()}
+
+
+def controller(parameters: dict[str, Tensor], carry: Any, inputs: Any) -> tuple[Any, Any]:
+    """One step: from what it sees, read and remembers to what it answers and does with the stack."""
+    (stack, read, hidden), (symbol, live, noise) = carry, inputs
+    seen = torch.cat([symbol, read, hidden], -1)
+    hidden = torch.tanh(seen @ parameters["in"] + parameters["in bias"])
+    out = hidden @ parameters["out"] + parameters["out bias"]
+    strengths, element, answer = torch.split(out, [2, ELEMENT, SYMBOLS], -1)
+    # Noise, in training only, makes strengths between 0 and 1 useless to it, whose errors would add up with length:
+    # without noise none of five seeds got there in 3000 steps of JAX.
+    # Padding is NOOP: both strengths are 0.
+    actions = torch.sigmoid(strengths + noise) * live[..., None]
+    stack, read = neural_stack.step(stack, actions, torch.tanh(element))
+    return (stack, read, hidden), (answer, actions, stack.strengths)
+
+
+def run(parameters: dict[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """What the controller answers and does, and the strengths on its stack, at each step."""
+    steps, size = batch.live.shape
+    # Every step takes a slot, so there is one for each.
+    stack = neural_stack.empty(steps, (ELEMENT,), batch_shape=(size,))
+    carry = stack, torch.zeros((size, ELEMENT)), torch.zeros((size, HIDDEN))
+    outputs = []
+    for inputs in zip(batch.inputs, batch.live, batch.noise, strict=True):
+        carry, output = controller(parameters, carry, inputs)
+        outputs.append(output)
+    answers, actions, strengths = (torch.stack(output) for output in zip(*outputs, strict=True))
+    return answers, actions, strengths
+
+
+def loss(parameters: dict[str, Tensor], batch: Batch) -> Tensor:
+    """The cross entropy of an answer."""
+    answers, _, _ = run(parameters, batch)
+    costs = torch.nn.functional.cross_entropy(answers.movedim(-1, 1), batch.targets, reduction="none")
+    return torch.sum(costs * batch.answers) / torch.sum(batch.answers)
+
+
+def update(parameters: dict[str, Tensor], optimizer: torch.optim.Optimizer, batch: Batch) -> Tensor:
+    """One step of Adam, and the loss before it."""
+    optimizer.zero_grad()
+    value = loss(parameters, batch)
+    value.backward()
+    torch.nn.utils.clip_grad_norm_(parameters.values(), CLIP)
+    optimizer.step()
+    return value.detach()
+
+
+@torch.no_grad()
+def correct(parameters: dict[str, Tensor], batch: Batch) -> Tensor:
+    """The fraction of sequences without a mistake."""
+    answers, _, _ = run(parameters, batch)
+    right = (torch.argmax(answers, -1) == batch.targets) | (batch.answers == 0)
+    return torch.mean(torch.all(right, 0).to(torch.float32))
+
+
+def test(parameters: dict[str, Tensor], rng: np.random.Generator, length: int) -> float:
+    """The fraction of new sequences of a length that come out without a mistake."""
+    return float(correct(parameters, draw(rng, np.full(TESTS, length), length)))
+
+
+def train(rng: np.random.Generator, steps: int) -> tuple[dict[str, Tensor], list[float]]:
+    """Train on short sequences until long ones come out without a mistake, and no longer than `steps`."""
+    parameters, losses, passes = init(rng), [], 0
+    optimizer = torch.optim.Adam(parameters.values(), lr=RATE)
+    with Progress() as progress:
+        task = progress.add_task("training", total=steps)
+        for step in range(1, steps + 1):
+            # One padded length for all, so that the same numbers are drawn as in JAX.
+            batch = draw(rng, rng.integers(1, LONGEST + 1, BATCH), LONGEST, NOISE)
+            value = update(parameters, optimizer, batch)
+            losses.append(float(value))
+            progress.update(task, advance=1, description=f"loss {losses[-1]:.4f}")
+            if step % CHECK == 0:
+                passed = all(test(parameters, rng, length) == 1 for length in (GOAL, STRETCH))
+                passes = passes + 1 if passed else 0
+                if passes == PASSES:
+                    break
+    return parameters, losses
+
+
+@torch.no_grad()
+def draw_picture(parameters: dict[str, Tensor], rng: np.random.Generator, length: int = 12) -> Figure:
+    """What the controller does with the stack while it reverses one sequence, longer than those it was trained on."""
+    batch = draw(rng, np.full(1, length), length)
+    outputs = run(parameters, batch)
+    answers, actions, strengths = (np.asarray(array)[:, 0] for array in outputs)
+    seen = [LETTERS[symbol] for symbol in np.argmax(np.asarray(batch.inputs)[:length, 0], -1)]
+    said = [LETTERS[symbol] for symbol in np.argmax(answers[length + 1 :], -1)]
+    labels = [*seen, "|", *(f"\n{letter}" for letter in said)]
+    # A slot moves down by one at every step; here it stays in the row of the step that pushed it.
+    lives = np.stack([np.roll(row, now + 1 - len(row)) for now, row in enumerate(strengths)], 1)
+
+    figure = Figure(figsize=(10, 4.5), dpi=100, layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(0.35, 0.65))
+    steps = np.arange(len(answers))
+    above.bar(steps - 0.2, actions[:, PUSH], 0.4, label="push", color="#1f3b73")
+    above.bar(steps + 0.2, actions[:, POP], 0.4, label="pop", color="#f28e2b")
+    above.set_yticks([0, 1])
+    above.set_ylabel("action", fontsize=14)
+    above.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=14)
+    image = below.imshow(lives[: length + 1], cmap="Blues", vmin=0, vmax=1, origin="lower", aspect="auto")
+    below.set_yticks(np.arange(length + 1), labels[: length + 1], fontsize=11)
+    below.set_ylabel("pushed at", fontsize=14)
+    below.set_xticks(steps, labels, fontsize=14)
+    below.set_xlabel("steps: what the controller sees and, from the marker | on, what it answers", fontsize=14)
+    figure.colorbar(image, ax=[above, below], ticks=[0, 1], aspect=40, pad=0.01).set_label("strength", fontsize=14)
+    return figure
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Train a controller to reverse sequences with a neural stack.")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=3000, help="when to give up")
+    parser.add_argument("--out", default="controller_torch.png", help="the picture, .png, .svg or .pdf")
+    options = parser.parse_args(arguments)
+    # Small operations: more threads would only wait for each other.
+    torch.set_num_threads(1)
+    rng, start = np.random.default_rng(options.seed), time.perf_counter()
+    parameters, losses = train(rng, options.steps)
+    print(f"{len(losses)} steps, {time.perf_counter() - start:.1f} s")
+    for length in (LONGEST, GOAL, STRETCH):
+        print(f"length {length}: {test(parameters, rng, length):.2%} of {TESTS} new sequences reversed")
+    draw_picture(parameters, rng).savefig(options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""The programs in `examples/`, shortened."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from backends import BACKENDS, Backend
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+# `optax.adam` breaks the strict rules.
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+
+def load(backend: Backend) -> ModuleType:
+    """The controller's program, with fewer and shorter sequences."""
+    name = f"controller_{backend.name}"
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    program.LONGEST, program.GOAL, program.STRETCH, program.BATCH, program.TESTS = 3, 4, 5, 16, 8
+    return program
+
+
+@pytest.fixture(scope="module")
+def controller(backend: Backend) -> ModuleType:
+    return load(backend)
+
+
+def test_sequences_are_padded_with_nothing(controller: ModuleType, backend: Backend):
+    batch = controller.draw(np.random.default_rng(0), np.asarray([1, 3]), 3)
+    inputs, live, noise, answers, targets = (backend.numpy(array) for array in batch)
+    np.testing.assert_array_equal(live.T, [[1, 1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1]])
+    np.testing.assert_array_equal(answers.T, [[0, 0, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 1, 1]])
+    np.testing.assert_array_equal(inputs.sum(-1).T, [[1, 1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0, 0]])
+    seen = inputs.argmax(-1)
+    assert seen[1, 0] == seen[3, 1] == controller.SYMBOLS
+    assert targets[2, 0] == seen[0, 0]
+    np.testing.assert_array_equal(targets[4:, 1], seen[2::-1, 1])
+    assert not noise.any()
+
+
+def test_padding_leaves_the_stack_alone(controller: ModuleType, backend: Backend):
+    rng = np.random.default_rng(0)
+    batch = controller.draw(rng, np.asarray([1, 3]), 3, noise=1.0)
+    _, actions, strengths = (backend.numpy(array) for array in controller.run(controller.init(rng), batch))
+    assert (actions[:3] > 0).all()
+    assert not actions[3:, 0].any()
+    np.testing.assert_array_equal(strengths[-1, 0, :3], strengths[2, 0, 4:])
+
+
+def test_the_loss_goes_down(controller: ModuleType):
+    _, losses = controller.train(np.random.default_rng(0), 60)
+    assert len(losses) == 60
+    assert losses[0] == pytest.approx(np.log(controller.SYMBOLS), rel=0.2)
+    assert np.mean(losses[-10:]) < 0.75 * np.mean(losses[:10])
+
+
+def test_the_program(controller: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    controller.main(["--seed", "1", "--steps", "2", "--out", str(tmp_path / "picture.png")])
+    lines = capsys.readouterr().out.splitlines()[-3:]
+    assert [line.split(":")[0] for line in lines] == ["length 3", "length 4", "length 5"]
+    picture = imread(tmp_path / "picture.png")
+    assert picture.shape[:2] == (450, 1000)
+    assert picture.std() > 0.1
+
+
+def test_both_programs_begin_alike():
+    """They draw the same numbers, so the first losses and updates are the same."""
+    losses = [load(backend).train(np.random.default_rng(0), 5)[1] for backend in BACKENDS]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
