@@ -55,7 +55,7 @@ def table(measured: Measured) -> Table:
                 result.add_row(size, each.name, f"skipped: {each.skipped}", *[""] * 5, style="dim")
             else:
                 spread = f"{_seconds(each.low)} to {_seconds(each.high)}"
-                ratios = f"{_ratio(each, work.limit, results):.3g}", f"{1 / _ratio(each, work.reference, results):.3g}"
+                ratios = _times(_ratio(each, work.limit, results)), _times(1 / _ratio(each, work.reference, results))
                 memory = _bytes(each.temporary_bytes)
                 result.add_row(size, each.name, _seconds(each.median), spread, str(each.repetitions), *ratios, memory)
         result.add_section()
@@ -120,6 +120,10 @@ def _sizes(work: Work) -> tuple[str, str]:
 def _ratio(each: Result, name: str, results: Sequence[Result]) -> float:
     other = next((result.median for result in results if result.name == name), None)
     return float("nan") if other is None or each.median is None else each.median / other
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
 
 
 def _seconds(seconds: float | None) -> str:
