@@ -14,7 +14,7 @@ of a read with respect to the push that made it is 1 after any number of no-ops.
 it is the one-sided derivative except where `s` and `room` tie, in a buried slot or a full read.
 
 Strengths below 0 count as 0, above 1 as they are. `where` also keeps NaN: from the step of a NaN strength on, the
-reads are NaN. Strengths are added up in float32 at least.
+reads are NaN while the slots it reached are kept. Strengths are added up in float32 at least.
 """
 
 from typing import Any

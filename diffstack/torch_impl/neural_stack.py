@@ -14,7 +14,8 @@ much capacity as it takes steps between a push and its pop. `scan` drops nothing
 steps first, and goes back to the capacity of the state when it is done.
 
 Strengths are usually in [0, 1]. Below 0 they count as 0, above 1 they are taken as they are, and NaN makes every
-read NaN from its step on. The gradient at ties, which hard strengths always are, is that of `_neural.py`: the
+read NaN from its step on, for as long as the slots it reached are kept: to the end of a `scan`, but not for ever
+through `step`, which drops slots. The gradient at ties, which hard strengths always are, is that of `_neural.py`: the
 derivative into the feasible region.
 """
 
