@@ -175,9 +175,6 @@ def programs(count: int, length: int) -> list[tuple[Any, Any]]:
     ]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="min(s, room) prefers s, which passes a gradient where room is 0 and stops that of a full room"
-)
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("family", "oracle"), [(NEURAL_STACK, neural_stack), (NEURAL_QUEUE, neural_queue)], ids=["stack", "queue"]

@@ -9,9 +9,10 @@ what the nearer ones did not give, and a read of total strength 1 weighs each sl
 **Ties.** Hard strengths (exactly 0 or 1) and empty slots sit on the corners of these functions, where the two sides
 have two derivatives. Splitting evenly, as `maximum` does, halves a gradient at every later step. The derivative here
 is the one into the feasible region, where a strength can only grow from 0: the outer max passes its gradient at 0,
-the inner ones, `max(0, u - ...)` and `max(0, 1 - ...)`, block it there, and `min(s, room)` prefers s. So the gradient
-of a read with respect to the push that made it is 1 after any number of no-ops. With respect to a push of strength 0
-it is the one-sided derivative except where `s` and `room` tie, in a buried slot or a full read.
+and the inner ones, `max(0, u - ...)` and `max(0, 1 - ...)`, block it there. Where `min(s, room)` ties, `s` can shrink
+and `room` can shrink, as a push on top of it grows, and either takes from the weight: it passes the gradient to both,
+and to neither where both are 0. So the gradient of a read with respect to the push that made it is 1 after any number
+of no-ops, and with respect to a push of strength 0 it is the one-sided derivative.
 
 Strengths below 0 count as 0, above 1 as they are. `where` also keeps NaN: from the step of a NaN strength on, the
 reads are NaN while the slots it reached are kept. Strengths are added up in float32 at least.
@@ -77,6 +78,14 @@ def remaining(
     return jnp.where(left < 0, 0, left)
 
 
+def least(strengths: Float[Array, "*shape"], limit: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """min(s, room), which at a tie passes its gradient to both; to neither where there is no room."""
+    # A comparison with NaN is false, so a NaN strength has to be asked for.
+    smaller = jnp.where((strengths < limit) | jnp.isnan(strengths), strengths, limit)
+    tied = (strengths == limit) & (limit > 0)
+    return jnp.where(tied, limit + (strengths - lax.stop_gradient(strengths)), smaller)
+
+
 def reading(
     values: Float[Array, "*batch slots dim"],
     strengths: Float[Array, "*batch slots"],
@@ -84,9 +93,7 @@ def reading(
     strength: Float[Array, "*batch"],
 ) -> Float[Array, "*batch dim"]:
     """What a read sees, and what a pop takes: sum_i min(s[i], room[i]) v[i]."""
-    limit = room(strength, nearer)
-    # A comparison with NaN is false, so a NaN strength has to be asked for.
-    weights = jnp.where((strengths <= limit) | jnp.isnan(strengths), strengths, limit)
+    weights = least(strengths, room(strength, nearer))
     dtype = np.promote_types(values.dtype, np.float32)
     weights, values, kept = weights.astype(dtype)[..., None, :], values.astype(dtype), values.dtype
     return jnp.matmul(weights, values, precision=lax.Precision.HIGHEST)[..., 0, :].astype(kept)

@@ -9,9 +9,10 @@ what the nearer ones did not give, and a read of total strength 1 weighs each sl
 **Ties.** Hard strengths (exactly 0 or 1) and empty slots sit on the corners of these functions, where the two sides
 have two derivatives. Splitting evenly, as `maximum` does, halves a gradient at every later step. The derivative here
 is the one into the feasible region, where a strength can only grow from 0: the outer max passes its gradient at 0,
-the inner ones, `max(0, u - ...)` and `max(0, 1 - ...)`, block it there, and `min(s, room)` prefers s. So the gradient
-of a read with respect to the push that made it is 1 after any number of no-ops. With respect to a push of strength 0
-it is the one-sided derivative except where `s` and `room` tie, in a buried slot or a full read.
+and the inner ones, `max(0, u - ...)` and `max(0, 1 - ...)`, block it there. Where `min(s, room)` ties, `s` can shrink
+and `room` can shrink, as a push on top of it grows, and either takes from the weight: it passes the gradient to both,
+and to neither where both are 0. So the gradient of a read with respect to the push that made it is 1 after any number
+of no-ops, and with respect to a push of strength 0 it is the one-sided derivative.
 
 Strengths below 0 count as 0, above 1 as they are. `where` also keeps NaN: from the step of a NaN strength on, the
 reads are NaN while the slots it reached are kept. Strengths are added up in float32 at least.
@@ -76,6 +77,14 @@ def remaining(
     return torch.where(left < 0, 0, left)
 
 
+def least(strengths: Float[Tensor, "*shape"], limit: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """min(s, room), which at a tie passes its gradient to both; to neither where there is no room."""
+    # A comparison with NaN is false, so a NaN strength has to be asked for.
+    smaller = torch.where((strengths < limit) | torch.isnan(strengths), strengths, limit)
+    tied = (strengths == limit) & (limit > 0)
+    return torch.where(tied, limit + (strengths - strengths.detach()), smaller)
+
+
 def reading(
     values: Float[Tensor, "*batch slots dim"],
     strengths: Float[Tensor, "*batch slots"],
@@ -83,9 +92,7 @@ def reading(
     strength: Float[Tensor, "*batch"],
 ) -> Float[Tensor, "*batch dim"]:
     """What a read sees, and what a pop takes: sum_i min(s[i], room[i]) v[i]."""
-    limit = room(strength, nearer)
-    # A comparison with NaN is false, so a NaN strength has to be asked for.
-    weights = torch.where((strengths <= limit) | torch.isnan(strengths), strengths, limit)
+    weights = least(strengths, room(strength, nearer))
     dtype = torch.promote_types(values.dtype, torch.float32)
     weights, values, kept = weights.to(dtype)[..., None, :], values.to(dtype), values.dtype
     return torch.matmul(weights, values)[..., 0, :].to(kept)
