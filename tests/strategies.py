@@ -51,10 +51,11 @@ def finite(array: Any) -> Any:
         return np.where(np.isfinite(array), array, np.ones_like(array))
 
 
-def number(array: Any) -> Any:
-    """One instead of NaN."""
+def kept_by_xla(array: Any) -> Any:
+    """One instead of the bfloat16 numbers that XLA on the CPU may change when it moves them."""
     with np.errstate(invalid="ignore"):
-        return np.where(np.isnan(array), np.ones_like(array), array)
+        lost = np.isnan(array) | ((np.abs(array) < ml_dtypes.finfo(array.dtype).tiny) & (array != 0))
+        return np.where(lost, np.ones_like(array), array)
 
 
 def normal(array: Any) -> Any:

@@ -13,7 +13,7 @@ from backends import BACKENDS, JAX, Backend, assert_same_bits
 from diffstack.actions import PUSH
 from diffstack.errors import FLOATING
 from families import DISCRETE, FAMILIES, METHODS, Family, is_floating
-from strategies import arrays, finite, normal, number, numpy_dtype, programs
+from strategies import arrays, finite, kept_by_xla, normal, numpy_dtype, programs
 
 # As many slots as steps, for the families that use one at every push.
 TIME = SLOTS = 10
@@ -25,7 +25,7 @@ def pushable(array: Any, family: Family, backend: Backend, dtype: str) -> Any:
     """What the promise covers: every bit pattern for the family that only moves them, else normal values and zero."""
     if family is not DISCRETE:
         return normal(array)
-    return number(array) if backend is JAX and dtype == "bfloat16" else array
+    return kept_by_xla(array) if backend is JAX and dtype == "bfloat16" else array
 
 
 def unsigned_zeros(array: Any, family: Family) -> Any:

@@ -3,7 +3,7 @@
 It only moves bits. A push writes row `depth` of the buffer and adds one to the depth, a pop subtracts one, and the
 top is row `depth - 1`. What is read is what was pushed, in every bit, and the gradient of what is read goes to the
 push that made it and to nothing else. (XLA on the CPU computes bfloat16 in float32, even when it only moves it: NaN
-payloads of that dtype change there.)
+payloads of that dtype change there, and some processors flush its subnormals to zero.)
 
 A push onto a full stack and a pop from an empty one leave the stack as it was; the latter pops zeros, as `peek` and
 `read` of an empty stack are zeros. A code that is not PUSH, POP or NOOP acts as NOOP. Each sets `fault`, and the
@@ -27,6 +27,7 @@ from diffstack.jax_impl._arrays import as_array, as_codes, as_dtype, flatten
 from diffstack.jax_impl.parallel import discrete as parallel
 
 IS_STACK: Final = True
+ONLY_MOVES: Final = True
 
 
 class DiscreteState(NamedTuple):

@@ -46,13 +46,27 @@ def reverse(
 @partial(jax.jit, static_argnames=("stack", "method"))
 def _reverse(sequence: Array, stack: Any, method: str) -> Array:
     rows = flatten(sequence, 1)
+    if not getattr(stack, "ONLY_MOVES", False):
+        return _by_two_stacks(rows, stack, method).reshape(sequence.shape)
+    # Where an element goes does not depend on it, so the stacks carry addresses, once, while this is compiled, and each
+    # element moves once. The family still says which dtypes it takes.
+    stack.empty(1, dtype=rows.dtype)
+    with jax.ensure_compile_time_eval():
+        order = _by_two_stacks(jnp.arange(len(rows), dtype=jnp.int32)[:, None], stack, method)[:, 0]
+        places = jnp.argsort(order)
+    # The transpose of a scatter is a gather; that of a gather would be a sum.
+    moved = jnp.zeros_like(rows).at[places].set(rows, mode="promise_in_bounds", unique_indices=True)
+    return moved.reshape(sequence.shape)
+
+
+def _by_two_stacks(rows: Array, stack: Any, method: str) -> Array:
     n, dim = rows.shape
     empty = stack.empty(n, (dim,), dtype=rows.dtype)
     # The read after the last push is the last element: n pushes and n - 1 pops read every element once.
     elements = jnp.concatenate([rows, jnp.zeros_like(rows[1:])])
     _, reads = stack.scan(empty, _program(stack, rows, n, n - 1), elements, method=method)
     second, _ = stack.scan(empty, _program(stack, rows, n, 0), reads[n - 1 :], method=method)
-    return stack.contents(second).reshape(sequence.shape)
+    return stack.contents(second)
 
 
 def _program(stack: Any, rows: Array, pushes: int, pops: int) -> Array:

@@ -42,23 +42,33 @@ def _addresses(
     slots: int, depth: Int32[Array, ""], fault: Int8[Array, ""], codes: Integer[Array, " time"]
 ) -> tuple[Int32[Array, " slots"], Int32[Array, ""], Int8[Array, ""], Int32[Array, " time"], Bool[Array, " time"]]:
     """The address in each slot at the end, depth and fault; the address read by each step, and whether there is one."""
+    change = (codes == PUSH).astype(jnp.int32) - (codes == POP).astype(jnp.int32)
+    address = slots + jnp.arange(len(codes), dtype=jnp.int32)
 
     def step(
-        state: tuple[Array, Array, Array], inputs: tuple[Array, Array]
-    ) -> tuple[tuple[Array, Array, Array], Array]:
-        addresses, depth, fault = state
-        code, address = inputs
-        push, pop = code == PUSH, code == POP
-        overflow, underflow = push & (depth == slots), pop & (depth == 0)
-        unknown = ~push & ~pop & (code != NOOP)
-        row = jnp.minimum(depth, slots - 1)
-        addresses = addresses.at[row].set(jnp.where(push & ~overflow, address, addresses[row]))
-        depth = depth + (push & ~overflow).astype(jnp.int32) - (pop & ~underflow).astype(jnp.int32)
-        met = overflow.astype(jnp.int8) + 2 * underflow.astype(jnp.int8) + 3 * unknown.astype(jnp.int8)
-        fault = jnp.where(fault == 0, met, fault)
-        return (addresses, depth, fault), jnp.where(depth > 0, addresses[depth - 1], -1)
+        state: tuple[Array, Array], inputs: tuple[Array, Array]
+    ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+        (addresses, before), (change, address) = state, inputs
+        depth = jnp.clip(before + change, 0, slots)
+        # What is not pushed is written to the spare row behind the last slot.
+        row = jnp.where(depth > before, depth, slots + 1)
+        addresses = addresses.at[row].set(address, mode="promise_in_bounds")
+        return (addresses, depth), (depth, addresses.at[depth].get(mode="promise_in_bounds"))
 
-    initial = jnp.arange(slots, dtype=jnp.int32)
-    pushed = slots + jnp.arange(codes.shape[0], dtype=jnp.int32)
-    (kept, depth, fault), sources = lax.scan(step, (initial, depth, fault), (codes, pushed))
-    return kept, depth, fault, jnp.maximum(sources, 0), sources >= 0
+    # Row 0 is what lies on top of an empty stack, and row i + 1 is slot i.
+    initial = jnp.arange(-1, slots + 1, dtype=jnp.int32)
+    (addresses, last), (depths, sources) = lax.scan(step, (initial, depth), (change, address))
+    fault = _first_fault(slots, jnp.concatenate([depth[None], depths])[:-1], fault, codes)
+    return addresses[1:-1], last, fault, jnp.maximum(sources, 0), sources >= 0
+
+
+def _first_fault(
+    slots: int, before: Int32[Array, " time"], fault: Int8[Array, ""], codes: Integer[Array, " time"]
+) -> Int8[Array, ""]:
+    """The fault there was, or the first that a step met."""
+    push, pop = codes == PUSH, codes == POP
+    overflow, underflow = push & (before == slots), pop & (before == 0)
+    unknown = ~push & ~pop & (codes != NOOP)
+    met = overflow.astype(jnp.int8) + 2 * underflow.astype(jnp.int8) + 3 * unknown.astype(jnp.int8)
+    met = jnp.concatenate([fault[None], met])
+    return met[jnp.argmax(met != 0)]
