@@ -1,6 +1,7 @@
 """The command `python -m benchmarks`."""
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks import memory, report, reversal, scans
 from benchmarks.measure import Budget, Result, Runner, Work
 
-SUITE = {module.NAME: module for module in (reversal, scans)}
+SUITE = {reversal.NAME: reversal.works} | {name: partial(scans.works, name) for name in scans.FAMILIES}
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -42,15 +43,14 @@ def main(
     for name in [only] if only else SUITE:
         measured = list(_run(name, device, quick, console))
         (out / f"{name}-{device}.json").write_text(report.as_json(about, measured))
-        if name == reversal.NAME:
-            report.picture(measured, out / f"{name}-{device}.png")
+        report.picture(measured, out / f"{name}-{device}.png")
     console.print(f"written to {out}", highlight=False, soft_wrap=True)
 
 
 def _run(name: str, device: str, quick: bool, console: Console) -> Iterator[tuple[Work, list[Result]]]:
     """Measure the works of a benchmark, and print each table as soon as it is full."""
-    budget = Budget(call=30, total=0.02 if quick else 3, rounds=3 if quick else 200, bytes=memory.available() // 2)
-    runner, works = Runner(device, budget), list(SUITE[name].works(device, quick))
+    budget = Budget(call=15, total=0.02 if quick else 1, rounds=3 if quick else 100, bytes=memory.available() // 2)
+    runner, works = Runner(device, budget), list(SUITE[name](device, quick))
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(name, total=len(works))

@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import torch
 from jax import Array, lax, nn
+from stack_attention import Stack, combine_superpositions
 from torch import Tensor
 
 from diffstack.actions import NOOP, POP, PUSH
@@ -81,6 +82,17 @@ def superposition_loop(slots: int, actions: Tensor, elements: Tensor) -> Tensor:
         a = action[:, :, None, None]
         stack = a[:, PUSH] * pushed + a[:, POP] * popped + a[:, NOOP] * stack
         reads.append(stack[:, 0])
+    return torch.stack(reads, 1)
+
+
+def stack_attention(slots: int, actions: Tensor, elements: Tensor) -> Tensor:
+    """The superposition stack of the public library stack-attention-pytorch, driven step by step, for a batch."""
+    batch, _, dim = elements.shape
+    stack = Stack(depth=slots, dim=dim).compile(validate=False)
+    state, reads = stack.init_state(batch, 1, elements.device, elements.dtype), []
+    for action, element in zip(actions.unbind(1), elements.unbind(1), strict=True):
+        state = combine_superpositions(stack.transition(state, element[:, None]), action[:, None])
+        reads.append(stack.readout(state)[:, 0])
     return torch.stack(reads, 1)
 
 

@@ -38,9 +38,9 @@ class Work(NamedTuple):
         benchmark: the name of the benchmark that it belongs to.
         title: what is done, without its size.
         shape: its size, as the names of the axes and their lengths.
+        axis: the one that grows, which the time is drawn against and predicted from.
         mode: `FORWARD` or `BACKWARD`.
         competitors: makes them; they share nothing but the inputs.
-        size: what the time is drawn against, and predicted from.
         limit: the name of the competitor that nothing can beat.
         reference: the name of the competitor that is to be beaten.
     """
@@ -48,11 +48,16 @@ class Work(NamedTuple):
     benchmark: str
     title: str
     shape: dict[str, int]
+    axis: str
     mode: str
     competitors: tuple[Competitor, ...]
-    size: int
     limit: str
     reference: str
+
+    @property
+    def size(self) -> int:
+        """The length of the axis that grows."""
+        return self.shape[self.axis]
 
 
 class Result(NamedTuple):

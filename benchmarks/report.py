@@ -1,4 +1,4 @@
-"""What a run found: tables for people, JSON for programs, a picture of the reversal."""
+"""What a run found: tables for people, JSON for programs, pictures."""
 
 import json
 import os
@@ -43,8 +43,8 @@ def environment(device: str) -> dict[str, Any]:
 def table(measured: Measured) -> Table:
     """The results of works with one title: median, spread, and ratios within the run."""
     work = measured[0][0]
-    result = Table(title=f"{work.title}, {_sizes(work)[0]}", title_justify="left", title_style="bold")
-    result.add_column(_sizes(work)[1], justify="right")
+    result = Table(title=f"{work.title}, {_sizes(work)}", title_justify="left", title_style="bold")
+    result.add_column(work.axis, justify="right")
     result.add_column("")
     for heading in ("median", "10% to 90%", "calls", f"of {work.limit}", f"faster than {work.reference}", "temporary"):
         result.add_column(heading, justify="right")
@@ -80,41 +80,48 @@ def as_json(about: Mapping[str, Any], measured: Measured) -> str:
 
 
 def picture(measured: Measured, path: Path) -> None:
-    """Draw time against size, a line for each competitor and a panel for each mode."""
+    """Draw time and temporary memory against size: a line for each competitor, a column for each title."""
     titles = list(dict.fromkeys(work.title for work, _ in measured))
-    figure = Figure(figsize=(6 * len(titles), 5), layout="constrained")
-    panels = figure.subplots(1, len(titles), sharey=True, squeeze=False)[0]
+    figure = Figure(figsize=(1 + 4 * len(titles), 8), layout="constrained")
+    panels = figure.subplots(2, len(titles), sharey="row", squeeze=False)
     lines: dict[str, Any] = {}
-    for panel, title in zip(panels, titles, strict=True):
+    for column, title in enumerate(titles):
         rows = [(work, results) for work, results in measured if work.title == title]
         for place, name in enumerate(dict.fromkeys(each.name for _, results in rows for each in results)):
             points = [(w.size, e) for w, results in rows for e in results if e.name == name and e.median is not None]
             if points:
-                lines[name] = _line(panel, place, name, points, rows[0][0])
-        sizes = sorted({work.size for work, _ in rows})
-        panel.set(xscale="log", yscale="log", title=title, xlabel=_sizes(rows[0][0])[1])
-        panel.set_xticks(sizes, [str(size) for size in sizes])
-        panel.minorticks_off()
-        panel.grid(alpha=0.3)
-    panels[0].set_ylabel("seconds: median, and 10% to 90%")
+                lines[name] = _lines(panels[:, column], place, name, points, rows[0][0])
+        for panel in panels[:, column]:
+            sizes = sorted({work.size for work, _ in rows})
+            panel.set(xscale="log", yscale="log", xlabel=rows[0][0].axis)
+            panel.set_xticks(sizes, [str(size) for size in sizes])
+            panel.minorticks_off()
+            panel.grid(alpha=0.3)
+        panels[0, column].set_title(title.replace(", ", "\n", 1))
+    panels[0, 0].set_ylabel("seconds: median, and 10% to 90%")
+    panels[1, 0].set_ylabel("temporary memory, bytes")
     figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4, frameon=False)
-    with matplotlib.rc_context({"svg.hashsalt": "diffstack"}):
-        figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=110)
 
 
-def _line(panel: Any, place: int, name: str, points: Sequence[tuple[int, Result]], work: Work) -> Any:
+def _lines(panels: Any, place: int, name: str, points: Sequence[tuple[int, Result]], work: Work) -> Any:
     sizes, results = zip(*points, strict=True)
     median, low, high = (numpy.array([getattr(e, q) for e in results]) for q in ("median", "low", "high"))
-    style = {work.limit: (0, (1, 1)), work.reference: "dashed"}.get(name, "solid")
-    color = matplotlib.colormaps["tab10"](place % 10)
-    panel.fill_between(sizes, low, high, color=color, alpha=0.15, linewidth=0)
-    return panel.plot(sizes, median, color=color, linestyle=style, marker="o", markersize=4, label=name)[0]
+    style: dict[str, Any] = {
+        "color": matplotlib.colormaps["tab10"](place % 10),
+        "linestyle": {work.limit: (0, (1, 1)), work.reference: "dashed"}.get(name, "solid"),
+        "marker": "o",
+        "markersize": 4,
+    }
+    panels[0].fill_between(sizes, low, high, color=style["color"], alpha=0.15, linewidth=0)
+    # Nothing at all has no place on a logarithmic axis.
+    panels[1].plot(sizes, [e.temporary_bytes or numpy.nan for e in results], **style)
+    return panels[0].plot(sizes, median, label=name, **style)[0]
 
 
-def _sizes(work: Work) -> tuple[str, str]:
-    """The lengths of the axes that stay the same, and the name of the one that grows."""
-    grows = next(name for name, length in work.shape.items() if name in ("n", "T") and length == work.size)
-    return ", ".join(f"{name} = {length}" for name, length in work.shape.items() if name != grows), grows
+def _sizes(work: Work) -> str:
+    """The lengths of the axes that stay the same."""
+    return ", ".join(f"{name} = {length}" for name, length in work.shape.items() if name != work.axis)
 
 
 def _ratio(each: Result, name: str, results: Sequence[Result]) -> float:

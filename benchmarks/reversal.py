@@ -23,7 +23,7 @@ def works(device: str, quick: bool) -> Iterator[Work]:
         for n in (8,) if quick else (64, 256, 1024, 4096):
             x = np.random.default_rng(n).normal(size=(n, DIM)).astype(np.float32)
             title = f"reverse a sequence, {mode}"
-            yield Work(NAME, title, {"n": n, "dim": DIM}, mode, _competitors(x), n, LIMIT, NOTEBOOK)
+            yield Work(NAME, title, {"n": n, "dim": DIM}, "n", mode, _competitors(x), LIMIT, NOTEBOOK)
 
 
 def _competitors(x: np.ndarray) -> tuple[Competitor, ...]:

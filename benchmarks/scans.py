@@ -11,7 +11,6 @@ from benchmarks.measure import BACKWARD, FORWARD, Competitor, Work
 from diffstack import jax_impl, torch_impl
 from diffstack.actions import NOOP
 
-NAME = "scan"
 TITLES = {"jax": "JAX", "torch": "PyTorch"}
 IMPLEMENTATIONS = {"jax": jax_impl, "torch": torch_impl}
 METHODS = ("sequential", "parallel")
@@ -31,52 +30,56 @@ class Family(NamedTuple):
 
     Attributes:
         weights: the length of its action vectors; 0 for integer codes.
-        shapes: the grid.
+        base: the shape that grows along one axis at a time.
+        axes: the lengths that each axis takes.
         loops: plain loops over its equations, by framework.
     """
 
     weights: int
-    shapes: tuple[Shape, ...]
+    base: Shape
+    axes: dict[str, tuple[int, ...]]
     loops: dict[str, Callable[..., Any]]
 
 
-SLOTS = tuple(Shape(8, T, 64, 64) for T in (128, 512))
+SLOTS = Shape(8, 512, 64, 64), {"T": (64, 512, 2048, 8192), "N": (8, 64, 256), "D": (16, 64, 256), "B": (1, 8, 32)}
 # These keep every push of a scan, whatever the capacity.
-PILE = tuple(Shape(8, T, 1, 32) for T in (64, 256))
-QUICK = (Shape(2, 8, 4, 3),)
+PILE = Shape(8, 256, 1, 32), {"T": (64, 256, 1024, 4096, 8192), "D": (8, 32, 128), "B": (1, 8, 32)}
+QUICK = Shape(2, 8, 4, 3)
 FAMILIES = {
-    "pointer": Family(3, SLOTS, {"jax": baselines.pointer_scan, "torch": baselines.pointer_loop}),
-    "discrete": Family(0, SLOTS, {"torch": baselines.discrete_loop}),
-    "superposition": Family(3, SLOTS, {"jax": baselines.superposition_scan, "torch": baselines.superposition_loop}),
-    "neural_stack": Family(2, PILE, {"torch": baselines.neural_stack_loop}),
-    "neural_queue": Family(2, PILE, {"torch": baselines.neural_queue_loop}),
-    "neural_deque": Family(4, PILE, {}),
+    "pointer": Family(3, *SLOTS, {"jax": baselines.pointer_scan, "torch": baselines.pointer_loop}),
+    "discrete": Family(0, *SLOTS, {"torch": baselines.discrete_loop}),
+    "superposition": Family(3, *SLOTS, {"jax": baselines.superposition_scan, "torch": baselines.superposition_loop}),
+    "neural_stack": Family(2, *PILE, {"torch": baselines.neural_stack_loop}),
+    "neural_queue": Family(2, *PILE, {"torch": baselines.neural_queue_loop}),
+    "neural_deque": Family(4, *PILE, {}),
 }
 LIMIT = "one product (JAX)"
 
 
-def works(device: str, quick: bool) -> Iterator[Work]:
-    """The benchmark's rows, family by family."""
-    for name, family in FAMILIES.items():
-        reference = "plain loop (PyTorch)" if family.loops else "sequential (PyTorch)"
-        for mode in (BACKWARD,) if quick else (BACKWARD, FORWARD):
-            for shape in QUICK if quick else family.shapes:
-                competitors = tuple(_competitors(name, family, shape, device))
-                title = f"{name}, {mode}"
-                yield Work(NAME, title, shape._asdict(), mode, competitors, shape.T, LIMIT, reference)
+def works(name: str, device: str, quick: bool) -> Iterator[Work]:
+    """A family's rows, axis by axis; forward alone along the time only."""
+    family = FAMILIES[name]
+    reference = "plain loop (PyTorch)" if family.loops else "sequential (PyTorch)"
+    axes = {"T": (QUICK.T,)} if quick else family.axes
+    for mode, axis in [*((BACKWARD, axis) for axis in axes), (FORWARD, "T")]:
+        for length in axes[axis]:
+            shape = QUICK if quick else family.base._replace(**{axis: length})
+            competitors = tuple(_competitors(name, family, shape, device))
+            title = f"{name} over {axis}, {mode}"
+            yield Work(name, title, shape._asdict(), axis, mode, competitors, LIMIT, reference)
 
 
 def _competitors(name: str, family: Family, shape: Shape, device: str) -> Iterator[Competitor]:
     inputs = _inputs(family, shape)
     for framework, loop in family.loops.items():
         yield Competitor(f"plain loop ({TITLES[framework]})", partial(loop, shape.N), inputs, framework)
+    if name == "superposition":
+        yield Competitor("stack-attention-pytorch", partial(baselines.stack_attention, shape.N), inputs, "torch")
     for framework, implementation in IMPLEMENTATIONS.items():
-        module = getattr(implementation, name, None)
+        options = {"device": device} if framework == "torch" else {}
         for method in METHODS:
-            if _exists(module, method):
-                options = {"device": device} if framework == "torch" else {}
-                scan = partial(_scan, module, method, shape, options)
-                yield Competitor(f"{method} ({TITLES[framework]})", scan, inputs, framework)
+            scan = partial(_scan, getattr(implementation, name), method, shape, options)
+            yield Competitor(f"{method} ({TITLES[framework]})", scan, inputs, framework)
     weights = _random(shape.B, shape.T, shape.T)
     yield Competitor(LIMIT, lambda weights, elements: weights @ elements, (weights, inputs[1]), "jax")
 
@@ -86,19 +89,6 @@ def _scan(family: Any, method: str, shape: Shape, options: dict[str, Any], actio
     state = family.empty(shape.N, (shape.D,), batch_shape=(shape.B,), dtype=elements[0].dtype, **options)
     _, reads = family.scan(state, actions, elements if len(elements) > 1 else elements[0], method=method)
     return reads[0] + reads[1] if len(elements) > 1 else reads
-
-
-def _exists(family: Any, method: str) -> bool:
-    """Whether a family's scan takes a method: it names what it does not take before it looks at anything else."""
-    if not hasattr(family, "scan"):
-        return False
-    try:
-        family.scan(family.empty(1, (1,)), None, None, method=method)
-    except ValueError as error:
-        return not str(error).startswith("method")
-    except TypeError:
-        pass
-    return True
 
 
 def _inputs(family: Family, shape: Shape) -> tuple[np.ndarray, ...]:

@@ -102,6 +102,13 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
         bad_value(name, f"one of {', '.join(map(repr, choices))}", repr(value))
 
 
+def check_method(method: object, time: int, parallel_is_faster: bool) -> str:
+    """How to run so many steps: "sequential" or "parallel"; "auto" is the faster of them."""
+    check_choice("method", method, ("auto", "sequential", "parallel"))
+    # Without a step, there is nothing to do for any method.
+    return "parallel" if time and (method == "parallel" or (method == "auto" and parallel_is_faster)) else "sequential"
+
+
 def check_count(name: str, value: Any, least: int) -> int:
     """A size must be an integer, and not too small."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):

@@ -187,12 +187,12 @@ def environment(device: Literal["cpu", "cuda"] = "cpu") -> dict[str, str]:
 
 
 _METHODS = {
-    "pointer": ("sequential",),
+    "pointer": ("sequential", "parallel"),
     "discrete": ("sequential", "parallel"),
-    "superposition": ("sequential",),
-    "neural_stack": ("sequential",),
-    "neural_queue": ("sequential",),
-    "neural_deque": ("sequential",),
+    "superposition": ("sequential", "parallel"),
+    "neural_stack": ("sequential", "parallel"),
+    "neural_queue": ("sequential", "parallel"),
+    "neural_deque": ("sequential", "parallel"),
 }
 
 

@@ -248,7 +248,7 @@ POINTER = Family(
     ),
     unused=lambda buffer, place: PointerState(buffer, one_hot(place % len(buffer), len(buffer))),
     encode=encode_weights,
-    methods=("sequential",),
+    methods=("sequential", "parallel"),
 )
 
 
@@ -332,7 +332,7 @@ SUPERPOSITION = Family(
     ),
     unused=lambda buffer, _: SuperpositionState(buffer),
     encode=encode_weights,
-    methods=("sequential",),
+    methods=("sequential", "parallel"),
     vectors=True,
 )
 
@@ -403,7 +403,7 @@ def _neural(name: str, kind: type, oracle: Any, is_stack: bool) -> Family:
         unused=lambda buffer, _: kind(buffer, np.zeros(len(buffer))),
         encode=lambda codes, elements: (one_hot(codes)[..., :2], elements),
         is_stack=is_stack,
-        methods=("sequential",),
+        methods=("sequential", "parallel"),
     )
 
 
@@ -494,7 +494,7 @@ NEURAL_DEQUE = Family(
     encode=encode_queue,
     decode=lambda reads: reads[1],
     is_stack=False,
-    methods=("sequential",),
+    methods=("sequential", "parallel"),
 )
 
 

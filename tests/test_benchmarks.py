@@ -12,14 +12,14 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from backends import assert_close
-from benchmarks import memory, reversal, scans
-from benchmarks.__main__ import main
+from benchmarks import memory, scans
+from benchmarks.__main__ import SUITE, main
 from benchmarks.measure import BACKWARD, FORWARD, Budget, Competitor, Runner, Work
 
 APP = Typer()
 APP.command()(main)
 
-WORKS = [w for module in (reversal, scans) for w in module.works("cpu", quick=True) if w.mode == BACKWARD]
+WORKS = [w for works in SUITE.values() for w in works("cpu", quick=True) if w.mode == BACKWARD]
 
 
 def run(*arguments: str) -> str:
@@ -68,7 +68,7 @@ def test_competitors_do_the_same(work: Work):
 def test_what_is_predicted_to_be_slow_or_large_is_skipped():
     def work(size: int) -> Work:
         rivals = [Competitor("sum", lambda x: x.exp().sum(), (np.ones(size, np.float32),), "torch")]
-        return Work("", "", {"n": size}, BACKWARD, tuple(rivals), size, "", "")
+        return Work("", "", {"n": size}, "n", BACKWARD, tuple(rivals), "", "")
 
     for limits, reason in (((1e-9, 1.0, 2, 10**9), "would take"), ((10.0, 1.0, 2, 5000), "would need")):
         runner = Runner("cpu", Budget(*limits))
@@ -89,5 +89,5 @@ def test_temporary_memory_in_pytorch():
 def test_temporary_memory_in_jax():
     x = np.ones((64, 64), np.float32)
     chain = Competitor("products", lambda x: (x @ x) @ (x @ x), (x,), "jax")
-    (result,) = Runner("cpu", Budget(10, 0.01, 2, 10**9)).run(Work("", "", {"n": 64}, FORWARD, (chain,), 64, "", ""))
+    (result,) = Runner("cpu", Budget(10, 0.01, 2, 10**9)).run(Work("", "", {"n": 64}, "n", FORWARD, (chain,), "", ""))
     assert result.temporary_bytes >= x.nbytes

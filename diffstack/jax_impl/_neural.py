@@ -64,21 +64,23 @@ def above(strengths: Float[Array, "*batch slots"]) -> Float[Array, "*batch slots
     return jnp.flip(below(jnp.flip(strengths, (-1,))), (-1,))
 
 
-def room(strength: Float[Array, "*batch"], nearer: Float[Array, "*batch slots"]) -> Float[Array, "*batch slots"]:
+def room(strength: Float[Array, "*#batch"], nearer: Float[Array, "*#batch slots"]) -> Float[Array, "*#batch slots"]:
     """max(0, strength - nearer): what is left for a slot once the nearer ones have given all they have."""
     rest = strength[..., None] - nearer
     return jnp.where(rest <= 0, 0, rest)
 
 
 def remaining(
-    strengths: Float[Array, "*batch slots"], nearer: Float[Array, "*batch slots"], strength: Float[Array, "*batch"]
-) -> Float[Array, "*batch slots"]:
+    strengths: Float[Array, "*#batch slots"], nearer: Float[Array, "*#batch slots"], strength: Float[Array, "*#batch"]
+) -> Float[Array, "*#batch slots"]:
     """What a pop leaves: max(0, s[i] - room[i])."""
     left = strengths - room(strength, nearer)
     return jnp.where(left < 0, 0, left)
 
 
-def least(strengths: Float[Array, "*shape"], limit: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def least(
+    strengths: Float[Array, "*#batch slots"], limit: Float[Array, "*#batch slots"]
+) -> Float[Array, "*#batch slots"]:
     """min(s, room), which at a tie passes its gradient to both; to neither where there is no room."""
     # A comparison with NaN is false, so a NaN strength has to be asked for.
     smaller = jnp.where((strengths < limit) | jnp.isnan(strengths), strengths, limit)

@@ -20,6 +20,7 @@ through `step`, which drops slots. The gradient at ties, which hard strengths al
 derivative into the feasible region.
 """
 
+from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
 import jax
@@ -32,6 +33,7 @@ from diffstack.jax_impl import sequential
 from diffstack.jax_impl._arrays import as_array, flatten, floating_dtype
 from diffstack.jax_impl._neural import as_strength, feasible, hard_actions, reading, remaining, resized
 from diffstack.jax_impl._neural import below as nearer
+from diffstack.jax_impl.parallel import neural_queue as parallel
 
 IS_STACK: Final = False
 
@@ -236,7 +238,9 @@ def scan(
         state: the queue before the first step.
         actions: (*batch, T, 2), the strengths of push and pop, of the dtype of the strengths.
         elements: (*batch, T, *element), of the dtype of the values.
-        method: "sequential" runs `step` T times; "auto" takes the fastest method there is.
+        method: "sequential" runs `step` T times; "parallel" takes the sequence in chunks, each one pop and one read of all
+            older slots. They agree to rounding, in the gradients at ties, too. An element that is not finite may spoil
+            the reads before it, too, with "parallel". "auto" takes the faster one, by the rule in docs/parallel.md.
 
     Returns:
         The queue after the last step, of the same capacity, and the read of each step, like `elements`. Nothing is
@@ -254,11 +258,11 @@ def scan(
         [1.0, 1.0, 2.0]
     """
     layout = errors.check_neural(state, NeuralQueueState)
-    errors.check_choice("method", method, ("auto", "sequential"))
     actions, elements = as_array("actions", actions), as_array("elements", elements)
     time = errors.check_elements("elements", elements, layout, state.values.dtype)
     errors.check_weights(actions, (*layout.batch, time, 2), state.strengths.dtype)
-    return _scan(state, actions, elements)
+    chosen = errors.check_method(method, time, parallel.is_faster(time))
+    return _scan(state, actions, elements, chosen)
 
 
 def contents(state: NeuralQueueState) -> Array:
@@ -363,11 +367,18 @@ def _step(state: NeuralQueueState, actions: Array, element: Array) -> tuple[Neur
     return state, _peek(state, jnp.ones_like(actions[..., PUSH]))
 
 
-@jax.jit
-def _scan(state: NeuralQueueState, actions: Array, elements: Array) -> tuple[NeuralQueueState, Array]:
+@partial(jax.jit, static_argnames="method")
+def _scan(state: NeuralQueueState, actions: Array, elements: Array, method: str) -> tuple[NeuralQueueState, Array]:
     rank, capacity = state.strengths.ndim - 1, state.strengths.shape[-1]
-    state = resize(state, capacity + actions.shape[rank])
-    state, reads = sequential.scan(step, state, actions, elements, rank)
+    if method == "sequential":
+        state = resize(state, capacity + actions.shape[rank])
+        state, reads = sequential.scan(step, state, actions, elements, rank)
+    else:
+        values, strengths, reads = parallel.scan(
+            flatten(state.values, rank + 1), state.strengths, actions, flatten(elements, rank + 1)
+        )
+        shape = (*strengths.shape, *state.values.shape[rank + 1 :])
+        state, reads = NeuralQueueState(values.reshape(shape), strengths), reads.reshape(elements.shape)
     return resize(state, capacity), reads
 
 

@@ -17,6 +17,8 @@ that is popped when empty reads the slot under its bottom; full and empty have t
 `discrete` tells them apart.
 """
 
+import math
+from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
 import jax
@@ -28,6 +30,7 @@ from diffstack import errors
 from diffstack.actions import NOOP, POP, PUSH
 from diffstack.jax_impl import sequential
 from diffstack.jax_impl._arrays import as_array, as_codes, flatten, floating_dtype
+from diffstack.jax_impl.parallel import pointer as parallel
 
 IS_STACK: Final = True
 
@@ -276,7 +279,9 @@ def scan(
         state: the stack before the first step.
         actions: (*batch, T, 3), the weights of PUSH, POP and NOOP.
         elements: (*batch, T, *element).
-        method: "sequential" runs `step` T times; "auto" takes the fastest method there is.
+        method: "sequential" runs `step` T times; "parallel" takes the sequence in chunks, each a few matrix products. They
+            agree to rounding, and in the bits of what hard actions read. An element that is not finite may spoil the
+            reads before it, too, with "parallel". "auto" takes the faster one, by the rule in docs/parallel.md.
 
     Returns:
         The stack after the last step, and the top after each, like `elements`.
@@ -294,14 +299,16 @@ def scan(
         [1.0, 2.0, 1.0]
     """
     layout = errors.check_pointer(state, PointerState)
-    errors.check_choice("method", method, ("auto", "sequential"))
     actions, elements = (
         as_array("actions", actions, state.buffer),
         as_array("elements", elements, state.buffer),
     )
     time = errors.check_elements("elements", elements, layout, state.buffer.dtype)
     errors.check_weights(actions, (*layout.batch, time, 3), state.buffer.dtype)
-    return _scan(state, actions, elements)
+    chosen = errors.check_method(method, time, parallel.is_faster(time, layout.slots * math.prod(layout.element)))
+    if (method, chosen, jax.default_backend()) == ("auto", "parallel", "cpu"):
+        return _scan_on_cpu(state, actions, elements)
+    return _scan(state, actions, elements, chosen)
 
 
 def contents(state: PointerState) -> Array:
@@ -373,9 +380,26 @@ def _step(state: PointerState, actions: Array, element: Array) -> tuple[PointerS
     return state, _pop(state)[1]
 
 
-@jax.jit
-def _scan(state: PointerState, actions: Array, elements: Array) -> tuple[PointerState, Array]:
-    return sequential.scan(step, state, actions, elements, state.index.ndim - 1)
+@partial(jax.jit, static_argnames="method")
+def _scan(state: PointerState, actions: Array, elements: Array, method: str) -> tuple[PointerState, Array]:
+    rank = state.index.ndim - 1
+    if method == "sequential":
+        return sequential.scan(step, state, actions, elements, rank)
+    buffer, index, reads = parallel.scan(
+        flatten(state.buffer, rank + 1), state.index, actions, flatten(elements, rank + 1)
+    )
+    return PointerState(buffer.reshape(state.buffer.shape), index), reads.reshape(elements.shape)
+
+
+@jax.custom_jvp
+def _scan_on_cpu(state: PointerState, actions: Array, elements: Array) -> tuple[PointerState, Array]:
+    # On a CPU stepping is faster as long as no gradient is taken, and only then.
+    return _scan(state, actions, elements, "sequential")
+
+
+@_scan_on_cpu.defjvp
+def _scan_on_cpu_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
+    return jax.jvp(partial(_scan, method="parallel"), primals, tangents)
 
 
 @jax.jit

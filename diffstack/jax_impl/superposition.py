@@ -14,6 +14,7 @@ Actions are usually a distribution, the softmax of a controller's output. Any nu
 rows that do not sum to 1 scale the whole stack, and NaN spreads from its row to its neighbours with every step.
 """
 
+from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
 import jax
@@ -25,6 +26,7 @@ from diffstack import errors
 from diffstack.actions import NOOP, POP, PUSH
 from diffstack.jax_impl import pointer, sequential
 from diffstack.jax_impl._arrays import as_array, floating_dtype
+from diffstack.jax_impl.parallel import superposition as parallel
 
 IS_STACK: Final = True
 
@@ -225,7 +227,9 @@ def scan(
         state: the stack before the first step.
         actions: (*batch, T, 3), the weights of PUSH, POP and NOOP.
         elements: (*batch, T, D).
-        method: "sequential" runs `step` T times; "auto" takes the fastest method there is.
+        method: "sequential" runs `step` T times; "parallel" takes the sequence in chunks, each a few matrix products. They
+            agree to rounding, and in the bits of what hard actions read. An element that is not finite may spoil the
+            reads before it, too, with "parallel". "auto" takes the faster one, by the rule in docs/parallel.md.
 
     Returns:
         The stack after the last step, and the top after each, like `elements`.
@@ -243,11 +247,13 @@ def scan(
         [[1.0], [2.0], [1.0]]
     """
     layout = errors.check_superposition(state, SuperpositionState)
-    errors.check_choice("method", method, ("auto", "sequential"))
     actions, elements = as_array("actions", actions, state.buffer), as_array("elements", elements, state.buffer)
     time = errors.check_elements("elements", elements, layout, state.buffer.dtype)
     errors.check_weights(actions, (*layout.batch, time, 3), state.buffer.dtype)
-    return _scan(state, actions, elements)
+    chosen = errors.check_method(method, time, parallel.is_faster(time, layout.slots * layout.element[0]))
+    if (method, chosen, jax.default_backend()) == ("auto", "parallel", "cpu"):
+        return _scan_on_cpu(state, actions, elements)
+    return _scan(state, actions, elements, chosen)
 
 
 def contents(state: SuperpositionState) -> Array:
@@ -290,9 +296,23 @@ def _act(state: SuperpositionState, code: int, element: Array) -> SuperpositionS
     return _step(state, actions(codes, dtype=state.buffer.dtype), element)[0]
 
 
-@jax.jit
-def _scan(state: SuperpositionState, actions: Array, elements: Array) -> tuple[SuperpositionState, Array]:
-    return sequential.scan(step, state, actions, elements, state.buffer.ndim - 2)
+@partial(jax.jit, static_argnames="method")
+def _scan(state: SuperpositionState, actions: Array, elements: Array, method: str) -> tuple[SuperpositionState, Array]:
+    if method == "sequential":
+        return sequential.scan(step, state, actions, elements, state.buffer.ndim - 2)
+    buffer, reads = parallel.scan(state.buffer, actions, elements)
+    return SuperpositionState(buffer), reads
+
+
+@jax.custom_jvp
+def _scan_on_cpu(state: SuperpositionState, actions: Array, elements: Array) -> tuple[SuperpositionState, Array]:
+    # On a CPU stepping is faster as long as no gradient is taken, and only then.
+    return _scan(state, actions, elements, "sequential")
+
+
+@_scan_on_cpu.defjvp
+def _scan_on_cpu_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
+    return jax.jvp(partial(_scan, method="parallel"), primals, tangents)
 
 
 def _superposed(

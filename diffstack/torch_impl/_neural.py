@@ -63,21 +63,25 @@ def above(strengths: Float[Tensor, "*batch slots"]) -> Float[Tensor, "*batch slo
     return torch.flip(below(torch.flip(strengths, (-1,))), (-1,))
 
 
-def room(strength: Float[Tensor, "*batch"], nearer: Float[Tensor, "*batch slots"]) -> Float[Tensor, "*batch slots"]:
+def room(strength: Float[Tensor, "*#batch"], nearer: Float[Tensor, "*#batch slots"]) -> Float[Tensor, "*#batch slots"]:
     """max(0, strength - nearer): what is left for a slot once the nearer ones have given all they have."""
     rest = strength[..., None] - nearer
     return torch.where(rest <= 0, 0, rest)
 
 
 def remaining(
-    strengths: Float[Tensor, "*batch slots"], nearer: Float[Tensor, "*batch slots"], strength: Float[Tensor, "*batch"]
-) -> Float[Tensor, "*batch slots"]:
+    strengths: Float[Tensor, "*#batch slots"],
+    nearer: Float[Tensor, "*#batch slots"],
+    strength: Float[Tensor, "*#batch"],
+) -> Float[Tensor, "*#batch slots"]:
     """What a pop leaves: max(0, s[i] - room[i])."""
     left = strengths - room(strength, nearer)
     return torch.where(left < 0, 0, left)
 
 
-def least(strengths: Float[Tensor, "*shape"], limit: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+def least(
+    strengths: Float[Tensor, "*#batch slots"], limit: Float[Tensor, "*#batch slots"]
+) -> Float[Tensor, "*#batch slots"]:
     """min(s, room), which at a tie passes its gradient to both; to neither where there is no room."""
     # A comparison with NaN is false, so a NaN strength has to be asked for.
     smaller = torch.where((strengths < limit) | torch.isnan(strengths), strengths, limit)

@@ -248,11 +248,10 @@ def scan(
         [1.0, 2.0, 1.0]
     """
     layout = errors.check_discrete(state, DiscreteState)
-    errors.check_choice("method", method, ("auto", "sequential", "parallel"))
     actions, elements = as_array("actions", actions), as_array("elements", elements)
     time = errors.check_elements("elements", elements, layout, state.buffer.dtype)
     errors.check_codes("actions", actions, (*layout.batch, time))
-    return _scan(state, actions, elements, method="sequential" if method == "sequential" else "parallel")
+    return _scan(state, actions, elements, errors.check_method(method, time, parallel_is_faster=True))
 
 
 def contents(state: DiscreteState) -> Tensor:

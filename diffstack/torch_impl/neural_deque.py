@@ -34,6 +34,7 @@ from diffstack import errors
 from diffstack.torch_impl import sequential
 from diffstack.torch_impl._arrays import as_array, flatten, floating_dtype
 from diffstack.torch_impl._neural import above, as_strength, below, feasible, hard_actions, reading, remaining
+from diffstack.torch_impl.parallel import neural_deque as parallel
 
 IS_STACK: Final = False
 
@@ -324,7 +325,9 @@ def scan(
         actions: (*batch, T, 4), the strengths of push and pop at the top, then at the bottom, of the dtype of the
             strengths.
         elements: what is pushed at the top and at the bottom, each (*batch, T, *element), of the dtype of the values.
-        method: "sequential" runs `step` T times; "auto" takes the fastest method there is.
+        method: "sequential" runs `step` T times; "parallel" takes the sequence in chunks, each one pop and one read of all
+            older slots. They agree to rounding, in the gradients at ties, too. An element that is not finite may spoil
+            the reads before it, too, with "parallel". "auto" takes the faster one, by the rule in docs/parallel.md.
 
     Returns:
         The deque after the last step, of the same capacity, and the reads of each step at the top and at the bottom,
@@ -344,7 +347,6 @@ def scan(
         ([1.0, 2.0, 2.0], [1.0, 1.0, 2.0])
     """
     layout = errors.check_neural(state, NeuralDequeState)
-    errors.check_choice("method", method, ("auto", "sequential"))
     errors.check_pair("elements", elements)
     actions = as_array("actions", actions)
     top, bottom = (as_array(f"elements[{end}]", each) for end, each in enumerate(elements))
@@ -352,7 +354,8 @@ def scan(
     errors.check_shape("elements[1]", bottom.shape, top.shape, "that of elements[0]")
     errors.check_dtype("elements[1]", bottom.dtype, state.values.dtype, "the state")
     errors.check_weights(actions, (*layout.batch, time, 4), state.strengths.dtype)
-    return _scan(state, actions, (top, bottom))
+    chosen = errors.check_method(method, time, parallel.is_faster(time))
+    return _scan(state, actions, (top, bottom), chosen)
 
 
 def contents(state: NeuralDequeState) -> Tensor:
@@ -486,11 +489,20 @@ def _step(
 
 
 def _scan(
-    state: NeuralDequeState, actions: Tensor, elements: tuple[Tensor, Tensor]
+    state: NeuralDequeState, actions: Tensor, elements: tuple[Tensor, Tensor], method: str
 ) -> tuple[NeuralDequeState, tuple[Tensor, Tensor]]:
     rank, capacity = state.strengths.ndim - 1, state.strengths.shape[-1]
-    state = resize(state, capacity + 2 * actions.shape[rank])
-    state, reads = sequential.scan(step, state, actions, elements, rank)
+    if method == "sequential":
+        state = resize(state, capacity + 2 * actions.shape[rank])
+        state, reads = sequential.scan(step, state, actions, elements, rank)
+    else:
+        top, bottom = (flatten(each, rank + 1) for each in elements)
+        values, strengths, (top, bottom) = parallel.scan(
+            flatten(state.values, rank + 1), state.strengths, actions, (top, bottom)
+        )
+        shape = (*strengths.shape, *state.values.shape[rank + 1 :])
+        state = NeuralDequeState(values.reshape(shape), strengths)
+        reads = top.reshape(elements[0].shape), bottom.reshape(elements[1].shape)
     return resize(state, capacity), reads
 
 

@@ -30,6 +30,7 @@ from diffstack.torch_impl import sequential
 from diffstack.torch_impl._arrays import as_array, flatten, floating_dtype
 from diffstack.torch_impl._neural import above as nearer
 from diffstack.torch_impl._neural import as_strength, feasible, hard_actions, reading, remaining, resized
+from diffstack.torch_impl.parallel import neural_stack as parallel
 
 IS_STACK: Final = True
 
@@ -240,7 +241,9 @@ def scan(
         state: the stack before the first step.
         actions: (*batch, T, 2), the strengths of push and pop, of the dtype of the strengths.
         elements: (*batch, T, *element), of the dtype of the values.
-        method: "sequential" runs `step` T times; "auto" takes the fastest method there is.
+        method: "sequential" runs `step` T times; "parallel" takes the sequence in chunks, each one pop and one read of all
+            older slots. They agree to rounding, in the gradients at ties, too. An element that is not finite may spoil
+            the reads before it, too, with "parallel". "auto" takes the faster one, by the rule in docs/parallel.md.
 
     Returns:
         The stack after the last step, of the same capacity, and the read of each step, like `elements`. Nothing is
@@ -258,11 +261,11 @@ def scan(
         [1.0, 2.0, 1.0]
     """
     layout = errors.check_neural(state, NeuralStackState)
-    errors.check_choice("method", method, ("auto", "sequential"))
     actions, elements = as_array("actions", actions), as_array("elements", elements)
     time = errors.check_elements("elements", elements, layout, state.values.dtype)
     errors.check_weights(actions, (*layout.batch, time, 2), state.strengths.dtype)
-    return _scan(state, actions, elements)
+    chosen = errors.check_method(method, time, parallel.is_faster(time))
+    return _scan(state, actions, elements, chosen)
 
 
 def contents(state: NeuralStackState) -> Tensor:
@@ -363,10 +366,17 @@ def _step(state: NeuralStackState, actions: Tensor, element: Tensor) -> tuple[Ne
     return state, _peek(state, torch.ones_like(actions[..., PUSH]))
 
 
-def _scan(state: NeuralStackState, actions: Tensor, elements: Tensor) -> tuple[NeuralStackState, Tensor]:
+def _scan(state: NeuralStackState, actions: Tensor, elements: Tensor, method: str) -> tuple[NeuralStackState, Tensor]:
     rank, capacity = state.strengths.ndim - 1, state.strengths.shape[-1]
-    state = resize(state, capacity + actions.shape[rank])
-    state, reads = sequential.scan(step, state, actions, elements, rank)
+    if method == "sequential":
+        state = resize(state, capacity + actions.shape[rank])
+        state, reads = sequential.scan(step, state, actions, elements, rank)
+    else:
+        values, strengths, reads = parallel.scan(
+            flatten(state.values, rank + 1), state.strengths, actions, flatten(elements, rank + 1)
+        )
+        shape = (*strengths.shape, *state.values.shape[rank + 1 :])
+        state, reads = NeuralStackState(values.reshape(shape), strengths), reads.reshape(elements.shape)
     return resize(state, capacity), reads
 
 

@@ -27,6 +27,7 @@ from diffstack import errors
 from diffstack.actions import NOOP, POP, PUSH
 from diffstack.torch_impl import sequential
 from diffstack.torch_impl._arrays import as_array, as_codes, flatten, floating_dtype
+from diffstack.torch_impl.parallel import pointer as parallel
 
 IS_STACK: Final = True
 
@@ -277,7 +278,9 @@ def scan(
         state: the stack before the first step.
         actions: (*batch, T, 3), the weights of PUSH, POP and NOOP.
         elements: (*batch, T, *element).
-        method: "sequential" runs `step` T times; "auto" takes the fastest method there is.
+        method: "sequential" runs `step` T times; "parallel" takes the sequence in chunks, each a few matrix products. They
+            agree to rounding, and in the bits of what hard actions read. An element that is not finite may spoil the
+            reads before it, too, with "parallel". "auto" takes the faster one, by the rule in docs/parallel.md.
 
     Returns:
         The stack after the last step, and the top after each, like `elements`.
@@ -295,14 +298,14 @@ def scan(
         [1.0, 2.0, 1.0]
     """
     layout = errors.check_pointer(state, PointerState)
-    errors.check_choice("method", method, ("auto", "sequential"))
     actions, elements = (
         as_array("actions", actions, state.buffer),
         as_array("elements", elements, state.buffer),
     )
     time = errors.check_elements("elements", elements, layout, state.buffer.dtype)
     errors.check_weights(actions, (*layout.batch, time, 3), state.buffer.dtype)
-    return _scan(state, actions, elements)
+    chosen = errors.check_method(method, time, parallel.is_faster(time))
+    return _scan(state, actions, elements, chosen)
 
 
 def contents(state: PointerState) -> Tensor:
@@ -370,8 +373,14 @@ def _step(state: PointerState, actions: Tensor, element: Tensor) -> tuple[Pointe
     return state, _pop(state)[1]
 
 
-def _scan(state: PointerState, actions: Tensor, elements: Tensor) -> tuple[PointerState, Tensor]:
-    return sequential.scan(step, state, actions, elements, state.index.ndim - 1)
+def _scan(state: PointerState, actions: Tensor, elements: Tensor, method: str) -> tuple[PointerState, Tensor]:
+    rank = state.index.ndim - 1
+    if method == "sequential":
+        return sequential.scan(step, state, actions, elements, rank)
+    buffer, index, reads = parallel.scan(
+        flatten(state.buffer, rank + 1), state.index, actions, flatten(elements, rank + 1)
+    )
+    return PointerState(buffer.reshape(state.buffer.shape), index), reads.reshape(elements.shape)
 
 
 def _contents(state: PointerState) -> Tensor:

@@ -24,6 +24,7 @@ from diffstack import errors
 from diffstack.actions import NOOP, POP, PUSH
 from diffstack.torch_impl import pointer, sequential
 from diffstack.torch_impl._arrays import as_array, floating_dtype
+from diffstack.torch_impl.parallel import superposition as parallel
 
 IS_STACK: Final = True
 
@@ -232,7 +233,9 @@ def scan(
         state: the stack before the first step.
         actions: (*batch, T, 3), the weights of PUSH, POP and NOOP.
         elements: (*batch, T, D).
-        method: "sequential" runs `step` T times; "auto" takes the fastest method there is.
+        method: "sequential" runs `step` T times; "parallel" takes the sequence in chunks, each a few matrix products. They
+            agree to rounding, and in the bits of what hard actions read. An element that is not finite may spoil the
+            reads before it, too, with "parallel". "auto" takes the faster one, by the rule in docs/parallel.md.
 
     Returns:
         The stack after the last step, and the top after each, like `elements`.
@@ -250,11 +253,11 @@ def scan(
         [[1.0], [2.0], [1.0]]
     """
     layout = errors.check_superposition(state, SuperpositionState)
-    errors.check_choice("method", method, ("auto", "sequential"))
     actions, elements = as_array("actions", actions, state.buffer), as_array("elements", elements, state.buffer)
     time = errors.check_elements("elements", elements, layout, state.buffer.dtype)
     errors.check_weights(actions, (*layout.batch, time, 3), state.buffer.dtype)
-    return _scan(state, actions, elements)
+    chosen = errors.check_method(method, time, parallel.is_faster(time))
+    return _scan(state, actions, elements, chosen)
 
 
 def contents(state: SuperpositionState) -> Tensor:
@@ -296,8 +299,13 @@ def _act(state: SuperpositionState, code: int, element: Tensor) -> Superposition
     return _step(state, actions(codes, dtype=state.buffer.dtype), element)[0]
 
 
-def _scan(state: SuperpositionState, actions: Tensor, elements: Tensor) -> tuple[SuperpositionState, Tensor]:
-    return sequential.scan(step, state, actions, elements, state.buffer.ndim - 2)
+def _scan(
+    state: SuperpositionState, actions: Tensor, elements: Tensor, method: str
+) -> tuple[SuperpositionState, Tensor]:
+    if method == "sequential":
+        return sequential.scan(step, state, actions, elements, state.buffer.ndim - 2)
+    buffer, reads = parallel.scan(state.buffer, actions, elements)
+    return SuperpositionState(buffer), reads
 
 
 def _superposed(

@@ -123,7 +123,9 @@ def test_arguments_stay_as_they_were(case: Case):
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case.method else pytest.mark.full, id=str(case)) for case in CASES]
+)
 def test_compile(case: Case):
     """The whole graph, forward and backward."""
     compiled_equals_eager(case, "aot_eager")

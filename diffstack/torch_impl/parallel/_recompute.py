@@ -11,8 +11,6 @@ from torch import Tensor
 
 
 class _Recompute(torch.autograd.Function):
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(function: Callable[..., tuple[Tensor, ...]], *arrays: Tensor) -> tuple[Tensor, ...]:
         return function(*arrays)
@@ -35,6 +33,15 @@ class _Recompute(torch.autograd.Function):
         push_forward: Any = torch.func.vjp(pull_back, tuple(torch.zeros_like(array) for array in output))[1]
         zeros = (torch.zeros_like(array) for array in ctx.saved_tensors)
         return push_forward(tuple(zero if t is None else t for zero, t in zip(zeros, tangents, strict=True)))[0]
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], function: Callable[..., tuple[Tensor, ...]], *arrays: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        # Not `generate_vmap_rule`: where an output has no batch, it adds up that output's gradient once for every
+        # entry of the batch.
+        output = _Recompute.apply(torch.vmap(function, in_dims=in_dims[1:]), *arrays)
+        return output, (0,) * len(output)
 
 
 def recompute(function: Callable[..., tuple[Tensor, ...]], *arrays: Tensor) -> tuple[Tensor, ...]:

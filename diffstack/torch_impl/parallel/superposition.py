@@ -29,7 +29,7 @@ from torch import Tensor
 from diffstack.torch_impl.parallel._chunking import cut, halves, join, pad
 from diffstack.torch_impl.parallel._recompute import recompute
 
-# Longer chunks need fewer products with the buffer, but more work for their matrices. Not tuned yet.
+# Longer chunks need fewer products with the buffer, but more work for their matrices.
 _CHUNK = 16
 _FIRST_CHUNK = 4
 _WINDOW = 96
@@ -43,7 +43,7 @@ def _taller(
     more = slots - n
     if more == 0:
         return a
-    top, inner, bottom = torch.split(a, (2 * chunk, 1, chunk), dim=-2)
+    top, inner, bottom = torch.split(a, [2 * chunk, 1, chunk], dim=-2)
     # The inner row, one column further right in every row: repeat it, then cut the rows one column shorter.
     tiled = pad(inner.expand(*batch, more + 1, n), -1, 0, more + 1)
     flat = tiled.reshape(*batch, (more + 1) * (slots + 1))[..., : (more + 1) * slots]
@@ -70,7 +70,7 @@ def _first_chunks(
         buffer = push * above + pop * below + noop * buffer
         reads.append(buffer[:1])
     outcome = torch.movedim(torch.cat([*reads, buffer]), -1, 0).reshape(*batch, chunk + n, n + chunk)
-    a, b = torch.split(outcome, (n, chunk), dim=-1)
+    a, b = torch.split(outcome, [n, chunk], dim=-1)
     return a, b[..., : 2 * chunk, :]
 
 
@@ -81,8 +81,8 @@ def _doubled(
     chunk = b.shape[-1]
     n = min(slots, 4 * chunk + 1)
     (a1, a2), (b1, b2) = halves(_taller(a, chunk, n)), halves(b)
-    reads_a1, buffer_a1 = torch.split(a1, (chunk, n), dim=-2)
-    reads_b1, buffer_b1 = torch.split(b1, (chunk, b1.shape[-2] - chunk), dim=-2)
+    reads_a1, buffer_a1 = torch.split(a1, [chunk, n], dim=-2)
+    reads_b1, buffer_b1 = torch.split(b1, [chunk, b1.shape[-2] - chunk], dim=-2)
     written = chunk + min(n, 2 * chunk)
     later_b1 = a2[..., :written, : buffer_b1.shape[-2]] @ buffer_b1
     later_b = torch.cat([later_b1, pad(b2, -2, 0, written - b2.shape[-2])], dim=-1)
@@ -132,9 +132,14 @@ def _segment(
     reads = []
     for chunk_a, from_elements in zip(a.unbind(), (b @ elements).unbind(), strict=True):
         outcome = _over_chunk(chunk_a, buffer, chunk) + pad(from_elements, -2, 0, unwritten)
-        read, buffer = torch.split(outcome, (chunk, slots), dim=-2)
+        read, buffer = torch.split(outcome, [chunk, slots], dim=-2)
         reads.append(read)
     return buffer, torch.stack(reads)
+
+
+def is_faster(time: int) -> bool:
+    """Whether this is faster than stepping, as measured forward and backward on a CPU: see docs/parallel.md."""
+    return time >= 32
 
 
 def scan(
@@ -144,8 +149,6 @@ def scan(
 ) -> tuple[Float[Tensor, "*batch slots dim"], Float[Tensor, "*batch time dim"]]:
     """The buffer after the last step, and the read after every step."""
     time = actions.shape[-2]
-    if time == 0:
-        return buffer, elements
     reads = []
     for inputs in zip(*(array.unbind() for array in cut(actions, elements, _CHUNK)), strict=True):
         buffer, read = recompute(_segment, buffer, *inputs)

@@ -13,9 +13,9 @@ from jaxtyping import Array, Float
 
 from diffstack.actions import NOOP
 
-# A segment has about this many steps, those of the whole batch together. Not tuned yet: fewer should make the products
-# too small, more should fall out of the caches.
-_SEGMENT = 1024
+# A segment has about this many steps, those of the whole batch together. Fewer keep less and stay in the caches;
+# more start fewer operations, and starting one costs PyTorch more than JAX.
+_SEGMENT = 512
 
 
 def matmul(a: Float[Array, "*batch m k"], b: Float[Array, "*batch k n"]) -> Float[Array, "*batch m n"]:
@@ -56,9 +56,7 @@ def cut(
     return jnp.moveaxis(actions, (-4, -3), (0, 1)), jnp.moveaxis(elements, (-4, -3), (0, 1))
 
 
-def join(
-    reads: Float[Array, "segments chunks *batch steps dim"], time: int
-) -> Float[Array, "*batch {time} dim"]:
+def join(reads: Float[Array, "segments chunks *batch steps dim"], time: int) -> Float[Array, "*batch {time} dim"]:
     """The sequence that was cut."""
     segments, chunks, *batch, steps, dim = reads.shape
     reads = jnp.moveaxis(reads, (0, 1), (-4, -3)).reshape(*batch, segments * chunks * steps, dim)

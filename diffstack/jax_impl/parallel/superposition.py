@@ -29,15 +29,13 @@ from jaxtyping import Array, Float
 
 from diffstack.jax_impl.parallel._chunking import cut, halves, join, matmul, pad
 
-# Longer chunks need fewer products with the buffer, but more work for their matrices. Not tuned yet.
+# Longer chunks need fewer products with the buffer, but more work for their matrices.
 _CHUNK = 16
 _FIRST_CHUNK = 4
 _WINDOW = 96
 
 
-def _taller(
-    a: Float[Array, "*batch rows n"], chunk: int, slots: int
-) -> Float[Array, "*batch rows+{slots}-n {slots}"]:
+def _taller(a: Float[Array, "*batch rows n"], chunk: int, slots: int) -> Float[Array, "*batch rows+{slots}-n {slots}"]:
     """The matrix A of a stack with more slots."""
     *batch, _, n = a.shape
     more = slots - n
@@ -64,7 +62,7 @@ def _first_chunks(
     buffer = jnp.broadcast_to(identity[:n, :, None], (n, n + chunk, lanes))
     elements = jnp.broadcast_to(identity[n:, :, None], (chunk, n + chunk, lanes))
 
-    def step(buffer, inputs):
+    def step(buffer: Array, inputs: tuple[Array, Array]) -> tuple[Array, Array]:
         (push, pop, noop), element = inputs
         above = jnp.concatenate([element[None], buffer[:-1]])
         below = pad(buffer[1:], -3, 0, 1)
@@ -134,13 +132,21 @@ def _segment(
     unwritten = chunk + slots - b.shape[-2]
 
     @jax.checkpoint
-    def step(buffer, inputs):
+    def step(buffer: Array, inputs: tuple[Array, Array]) -> tuple[Array, Array]:
         a, from_elements = inputs
         outcome = _over_chunk(a, buffer, chunk) + pad(from_elements, -2, 0, unwritten)
         reads, buffer = jnp.split(outcome, (chunk,), axis=-2)
         return buffer, reads
 
     return lax.scan(step, buffer, (a, matmul(b, elements)))
+
+
+def is_faster(time: int, entries: int) -> bool:
+    """Whether this is faster than stepping, as measured forward and backward on a CPU: see docs/parallel.md.
+
+    `entries` is the size of the buffer: XLA steps through a small one without leaving the caches.
+    """
+    return time >= 8 and entries >= 512
 
 
 def scan(
@@ -150,7 +156,5 @@ def scan(
 ) -> tuple[Float[Array, "*batch slots dim"], Float[Array, "*batch time dim"]]:
     """The buffer after the last step, and the read after every step."""
     time = actions.shape[-2]
-    if time == 0:
-        return buffer, elements
     buffer, reads = lax.scan(jax.checkpoint(_segment), buffer, cut(actions, elements, _CHUNK))
     return buffer, join(reads, time)

@@ -1,0 +1,89 @@
+"""What the parallel forms of the neural families share: a chunk of steps against all the slots that came before it.
+
+Whatever a chunk of steps does, the slots from before it are only cut from their ends: after step t of the chunk,
+`taken_t` in total has been popped of them. So all its steps see the same strengths s and sums `nearer`, and
+
+    left[t, i]   = max(0, s[i] - max(0, taken_t - nearer[i]))
+    weight[t, i] = min(left[t, i], max(0, wanted_t - max(0, nearer[i] - taken_t)))
+
+where `wanted_t` is what the read of step t still wants when it comes to them. That is one pop and one read of the
+definition, for all steps at once, with the same ties; reads are one product of weights and elements. The strengths
+then go from chunk to chunk. The backward pass recomputes the weights of a chunk, and the strengths of a run of chunks.
+
+A float that sums many strengths loses what is small in them. So a sum is kept in two parts, and a difference of two
+sums is the difference of their coarse parts, which are exact, plus that of their fine parts, which are small.
+"""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from diffstack.jax_impl._neural import least
+
+
+def chunk_length(time: int) -> int:
+    """A chunk costs its square within, and a pass over all slots between; a short sequence is one chunk."""
+    return min(1 << (time - 1).bit_length(), 32 if time <= 2048 else 64)
+
+
+def segments(chunks: int) -> list[slice]:
+    """A few runs of chunks: slots are made for one run at a time, and its backward pass keeps no other's strengths."""
+    longest = max(8, -(-chunks // 4))
+    return [slice(first, min(first + longest, chunks)) for first in range(0, chunks, longest)]
+
+
+def chunked(array: Float[Array, "..."], rank: int, chunk: int) -> Float[Array, "..."]:
+    """The time axis, behind `rank` batch axes, in chunks that stand first; the last one is filled with no-ops."""
+    time = array.shape[rank]
+    chunks = -(-time // chunk)
+    widths = [(0, chunks * chunk - time if axis == rank else 0) for axis in range(array.ndim)]
+    array = jnp.pad(array, widths).reshape(*array.shape[:rank], chunks, chunk, *array.shape[rank + 1 :])
+    return jnp.moveaxis(array, rank, 0)
+
+
+def joined(chunks: Float[Array, "..."], rank: int, time: int) -> Float[Array, "..."]:
+    """The way back."""
+    array = jnp.moveaxis(chunks, 0, rank)
+    array = array.reshape(*array.shape[:rank], math.prod(array.shape[rank : rank + 2]), *array.shape[rank + 2 :])
+    return lax.slice_in_dim(array, 0, time, axis=rank)
+
+
+def parts(strengths: Float[Array, "*shape"]) -> Float[Array, "2 *shape"]:
+    """Coarse parts, whose sums are exact up to half of a float's digits, and fine parts, which have the gradient."""
+    unit = 2.0 ** math.ceil(math.log2(jnp.finfo(strengths.dtype).eps) / 2)
+    coarse = jnp.round(lax.stop_gradient(strengths) / unit) * unit
+    # An infinite pop has no fine part.
+    return jnp.stack([coarse, jnp.where(jnp.isinf(coarse), 0, strengths - coarse)])
+
+
+def between(
+    nearer: Float[Array, "2 *batch slots"], taken: Float[Array, "2 *batch steps"]
+) -> Float[Array, "*batch steps slots"]:
+    """What stands between each slot and the end after each step; below 0, how far the end has cut into the slot."""
+    nearer, taken = nearer[..., None, :], taken[..., None]
+    return (nearer[0] - taken[0]) + (nearer[1] - taken[1])
+
+
+def cut(strengths: Float[Array, "*#batch slots"], rest: Float[Array, "*#batch slots"]) -> Float[Array, "*#batch slots"]:
+    """What a pop leaves, as in the definition: the outer max passes its gradient at 0, the inner one blocks it."""
+    left = strengths + jnp.where(rest >= 0, 0, rest)
+    return jnp.where(left < 0, 0, left)
+
+
+def seen(
+    left: Float[Array, "*#batch slots"], rest: Float[Array, "*#batch slots"], wanted: Float[Array, "*#batch"]
+) -> Float[Array, "*#batch slots"]:
+    """The weights of a read that wants so much."""
+    room = wanted[..., None] - jnp.where(rest < 0, 0, rest)
+    return least(left, jnp.where(room <= 0, 0, room))
+
+
+def product(
+    weights: Float[Array, "*batch steps slots"], values: Float[Array, "*batch slots dim"]
+) -> Float[Array, "*batch steps dim"]:
+    """Reads, in float32 at least."""
+    dtype = np.promote_types(values.dtype, np.float32)
+    return jnp.matmul(weights.astype(dtype), values.astype(dtype), precision=lax.Precision.HIGHEST)

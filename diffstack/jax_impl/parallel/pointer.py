@@ -1,0 +1,141 @@
+"""The pointer stack over a whole sequence, as matrix products.
+
+With w_t = push_t index_{t-1} (where step t writes) and q_t = roll(index_t, -1) (where it reads), a step is
+
+    buffer <- diag(1 - w_t) buffer + w_t element_t^T          read_t = q_t^T buffer
+
+Over a chunk of c steps, with a row for every step and a column for every slot in `write` and `recall`, this is
+
+    new buffer = diag(decay) buffer + write^T @ elements      reads = recall @ buffer + relay @ elements
+
+where for one step decay = 1 - w, write = w, recall = q (1 - w), relay = q . w. Two chunks in a row are one of 2c:
+
+    decay  = decay1 decay2                 write = [write1 decay2; write2]
+    recall = [recall1; recall2 decay1]     relay = [[relay1, 0], [recall2 @ write1^T, relay2]]
+
+so log2(C) doublings, all chunks of a segment at once, make chunks of C steps; the buffer then goes over a chunk by
+one multiplication and one addition. Nothing is divided by decays: a hard push makes them zero.
+
+The index does not depend on the buffer. A step convolves it around the ring with three taps, (pop, noop, push), and
+so does the beginning of a chunk, up to its step t, with 2t + 1. Taps are doubled too: in the second of two chunks
+they are convolved with the last taps of the first. One product with all taps of a chunk then gives every w and q in it,
+and the last q is all that the next chunk needs, as index_t = roll(q_t, 1).
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from diffstack.actions import NOOP, POP, PUSH
+from diffstack.jax_impl.parallel._chunking import cut, halves, join, matmul, pad
+
+# Longer chunks need fewer passes over the buffer, but more taps and one doubling more.
+_CHUNK = 16
+
+
+def _windows(array: Float[Array, "*batch length"], size: int) -> Float[Array, "*batch length-{size}+1 {size}"]:
+    """Row j is the array from its entry j on."""
+    *batch, length = array.shape
+    rows = length - size + 1
+    # Repeat the array in rows, then cut them one entry longer.
+    tiled = jnp.broadcast_to(array[..., None, :], (*batch, rows, length)).reshape(*batch, rows * length)
+    return pad(tiled, -1, 0, rows).reshape(*batch, rows, length + 1)[..., :size]
+
+
+def _taps(actions: Float[Array, "*batch steps 3"]) -> Float[Array, "*batch steps 2*steps+1"]:
+    """What a single 1 on an endless tape has become after every step of a chunk; it was in the middle."""
+    taps = jnp.stack([actions[..., code] for code in (POP, NOOP, PUSH)], axis=-1)[..., None, :]
+    while taps.shape[-3] > 1:
+        taps1, taps2 = halves(taps)
+        steps = taps.shape[-2]
+        spread = _windows(pad(taps1[..., -1, :], -1, 2 * steps, 2 * steps), 4 * steps + 1)
+        later = matmul(jnp.flip(taps2, -1), spread)
+        taps = jnp.concatenate([pad(taps1, -1, steps, steps), later], axis=-2)
+    return taps[..., 0, :, :]
+
+
+def _path(
+    look: Float[Array, "*batch slots"], actions: Float[Array, "chunks *batch steps 3"]
+) -> tuple[Float[Array, "chunks *batch steps slots"], Float[Array, "chunks *batch steps slots"]]:
+    """Where every step writes and where it reads; the step before the first read at `look`."""
+    slots, (*batch, steps, _) = look.shape[-1], actions.shape
+    after = _taps(actions)
+    start = jnp.broadcast_to(jax.nn.one_hot(steps, 2 * steps + 1, dtype=look.dtype), (*batch, 1, 2 * steps + 1))
+    before = jnp.concatenate([start, after[..., :-1, :]], axis=-2)
+    # A step writes one slot above the one where the step before it read. No 1 has got to the tap that this drops.
+    write = actions[..., PUSH, None] * pad(before[..., :-1], -1, 1, 0)
+    taps = jnp.flip(jnp.concatenate([write, after], axis=-2), -1)
+    first, turns = -steps % slots, 2 - -2 * steps // slots
+
+    def step(look: Array, taps: Array) -> tuple[Array, Array]:
+        around = jnp.concatenate([look] * turns, axis=-1)[..., first : first + slots + 2 * steps]
+        path = matmul(taps, _windows(around, slots))
+        return path[..., -1, :], path
+
+    _, path = lax.scan(step, look, taps)
+    write, look = jnp.split(path, (steps,), axis=-2)
+    return write, look
+
+
+def _matrices(
+    write: Float[Array, "chunks *batch steps slots"], look: Float[Array, "chunks *batch steps slots"]
+) -> tuple[
+    Float[Array, "chunks *batch slots"],
+    Float[Array, "chunks *batch steps slots"],
+    Float[Array, "chunks *batch steps slots"],
+    Float[Array, "chunks *batch steps steps"],
+]:
+    """Decay, write, recall and relay of all chunks."""
+    write, look = write[..., None, :], look[..., None, :]
+    decay = 1 - write
+    recall = look * decay
+    relay = jnp.sum(look * write, axis=-1, keepdims=True)
+    while relay.shape[-3] > 1:
+        (decay1, decay2), (write1, write2) = halves(decay), halves(write)
+        (recall1, recall2), (relay1, relay2) = halves(recall), halves(relay)
+        later = jnp.concatenate([matmul(recall2, jnp.swapaxes(write1, -1, -2)), relay2], axis=-1)
+        relay = jnp.concatenate([pad(relay1, -1, 0, relay1.shape[-1]), later], axis=-2)
+        write = jnp.concatenate([write1 * decay2, write2], axis=-2)
+        recall = jnp.concatenate([recall1, recall2 * decay1], axis=-2)
+        decay = decay1 * decay2
+    return decay[..., 0, 0, :], write[..., 0, :, :], recall[..., 0, :, :], relay[..., 0, :, :]
+
+
+def _segment(
+    state: tuple[Float[Array, "*batch slots dim"], Float[Array, "*batch slots"]],
+    inputs: tuple[Float[Array, "chunks *batch steps 3"], Float[Array, "chunks *batch steps dim"]],
+) -> tuple[
+    tuple[Float[Array, "*batch slots dim"], Float[Array, "*batch slots"]], Float[Array, "chunks *batch steps dim"]
+]:
+    (buffer, look), (actions, elements) = state, inputs
+    write, looks = _path(look, actions)
+    decay, write, recall, relay = _matrices(write, looks)
+
+    def step(buffer: Array, inputs: tuple[Array, Array]) -> tuple[Array, Array]:
+        decay, from_elements = inputs
+        return decay[..., None] * buffer + from_elements, buffer
+
+    buffer, buffers = lax.scan(step, buffer, (decay, matmul(jnp.swapaxes(write, -1, -2), elements)))
+    return (buffer, looks[-1, ..., -1, :]), matmul(recall, buffers) + matmul(relay, elements)
+
+
+def is_faster(time: int, entries: int) -> bool:
+    """Whether this is faster than stepping, as measured forward and backward on a CPU: see docs/parallel.md.
+
+    `entries` is the size of the buffer: XLA steps through a small one without leaving the caches.
+    """
+    return time >= 8 and entries >= 2048
+
+
+def scan(
+    buffer: Float[Array, "*batch slots dim"],
+    index: Float[Array, "*batch slots"],
+    actions: Float[Array, "*batch time 3"],
+    elements: Float[Array, "*batch time dim"],
+) -> tuple[Float[Array, "*batch slots dim"], Float[Array, "*batch slots"], Float[Array, "*batch time dim"]]:
+    """The buffer and the index after the last step, and the read after every step."""
+    time = actions.shape[-2]
+    state = buffer, jnp.roll(index, -1, axis=-1)
+    (buffer, look), reads = lax.scan(jax.checkpoint(_segment), state, cut(actions, elements, _CHUNK))
+    return buffer, jnp.roll(look, 1, axis=-1), join(reads, time)

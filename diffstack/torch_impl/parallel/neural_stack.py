@@ -1,0 +1,115 @@
+"""The neural stack of a whole sequence, chunk by chunk.
+
+Within a chunk of steps the stack is the elements that the chunk has pushed, on top of all that was there before. A pop
+takes of the own elements first, and what it still wants then, of the older ones; a read does the same. So the chunk
+runs by the definition on its own elements alone, from an empty stack, which is done for all chunks at once: with G_t
+the total strength of the own elements,
+
+    taken_t  = sum_{tau<=t} max(0, u_tau - G_{tau-1})         wanted_t = max(0, 1 - G_t)
+
+is what it pops and wants to read of the older ones. `_neural.py` says what becomes of those.
+"""
+
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffstack.actions import POP, PUSH
+from diffstack.torch_impl._neural import above, feasible, least, remaining, room
+from diffstack.torch_impl.parallel._neural import (
+    between,
+    chunk_length,
+    chunked,
+    cut,
+    joined,
+    parts,
+    product,
+    seen,
+    segments,
+)
+from diffstack.torch_impl.parallel._recompute import recompute
+
+
+def is_faster(time: int) -> bool:
+    """Whether this is faster than stepping, as measured forward and backward on a CPU: see docs/parallel.md."""
+    return time >= 16
+
+
+def scan(
+    values: Float[Tensor, "*batch slots dim"],
+    strengths: Float[Tensor, "*batch slots"],
+    actions: Float[Tensor, "*batch time 2"],
+    elements: Float[Tensor, "*batch time dim"],
+) -> tuple[Float[Tensor, "*batch all dim"], Float[Tensor, "*batch all"], Float[Tensor, "*batch time dim"]]:
+    """All slots after the last step, oldest first, their strengths, and the reads."""
+    slots, time, rank = strengths.shape[-1], actions.shape[-2], actions.ndim - 2
+    chunk = chunk_length(time)
+    own = recompute(_within, chunked(feasible(actions), rank, chunk))
+    new = chunked(elements, rank, chunk)
+    values = torch.cat([values, elements], -2)
+    left, reads, runs = feasible(strengths), [], segments(len(new))
+    run = _segment if len(runs) == 1 else partial(recompute, _segment)
+    for part in runs:
+        stop = slots + chunk * part.stop
+        weights, kept, taken, wanted = (array[part] for array in own)
+        left, read = run(left, values[..., :stop, :], weights, kept, taken, wanted, new[part])
+        reads.append(read)
+    left = left[..., : slots + time].to(strengths.dtype)
+    return values, left, joined(torch.cat(reads), rank, time).to(values.dtype)
+
+
+def _segment(
+    left: Float[Tensor, "*batch older"],
+    values: Float[Tensor, "*batch slots dim"],
+    weights: Float[Tensor, "chunks *batch steps steps"],
+    kept: Float[Tensor, "chunks *batch steps"],
+    taken: Float[Tensor, "chunks *batch steps"],
+    wanted: Float[Tensor, "chunks *batch steps"],
+    new: Float[Tensor, "chunks *batch steps dim"],
+) -> tuple[Float[Tensor, "*batch all"], Float[Tensor, "chunks *batch steps dim"]]:
+    """What a run of chunks leaves of the older elements and of its own; and its reads."""
+    reads = []
+    for inputs in zip(*(array.unbind() for array in (weights, kept, taken, wanted, new)), strict=True):
+        weights, kept, taken, wanted, new = inputs
+        left, read = recompute(_older, left, values[..., : left.shape[-1], :], taken, wanted)
+        left = torch.cat([left, kept], -1)
+        reads.append(read + product(weights, new))
+    return left, torch.stack(reads)
+
+
+def _older(
+    strengths: Float[Tensor, "*batch slots"],
+    values: Float[Tensor, "*batch slots dim"],
+    taken: Float[Tensor, "*batch steps"],
+    wanted: Float[Tensor, "*batch steps"],
+) -> tuple[Float[Tensor, "*batch slots"], Float[Tensor, "*batch steps dim"]]:
+    """What a chunk leaves of the older elements, and its reads of them."""
+    rest = between(above(parts(strengths)), torch.cumsum(parts(taken), -1))
+    left = cut(strengths[..., None, :], rest)
+    return left[..., -1, :], product(seen(left, rest, wanted), values)
+
+
+def _within(
+    actions: Float[Tensor, "chunks *batch steps 2"],
+) -> tuple[
+    Float[Tensor, "chunks *batch steps steps"],
+    Float[Tensor, "chunks *batch steps"],
+    Float[Tensor, "chunks *batch steps"],
+    Float[Tensor, "chunks *batch steps"],
+]:
+    """The own elements' weights in the reads, what is left of them; what each step takes and wants of older ones."""
+    slot = torch.arange(actions.shape[-2], device=actions.device)
+    one = torch.ones_like(actions[..., 0, 0])
+    strengths = torch.zeros_like(actions[..., 0])
+    outcome = []
+    for place, action in enumerate(actions.unbind(-2)):
+        taken = room(action[..., POP], torch.sum(strengths, -1, keepdim=True))[..., 0]
+        strengths = remaining(strengths, above(strengths), action[..., POP])
+        strengths = torch.where(slot == place, action[..., PUSH, None], strengths)
+        weights = least(strengths, room(one, above(strengths)))
+        wanted = room(one, torch.sum(strengths, -1, keepdim=True))[..., 0]
+        outcome.append((weights, taken, wanted))
+    weights, taken, wanted = (torch.stack(each, actions.ndim - 2) for each in zip(*outcome, strict=True))
+    return weights, strengths, taken, wanted

@@ -1,0 +1,136 @@
+"""The pointer stack over a whole sequence, as matrix products.
+
+With w_t = push_t index_{t-1} (where step t writes) and q_t = roll(index_t, -1) (where it reads), a step is
+
+    buffer <- diag(1 - w_t) buffer + w_t element_t^T          read_t = q_t^T buffer
+
+Over a chunk of c steps, with a row for every step and a column for every slot in `write` and `recall`, this is
+
+    new buffer = diag(decay) buffer + write^T @ elements      reads = recall @ buffer + relay @ elements
+
+where for one step decay = 1 - w, write = w, recall = q (1 - w), relay = q . w. Two chunks in a row are one of 2c:
+
+    decay  = decay1 decay2                 write = [write1 decay2; write2]
+    recall = [recall1; recall2 decay1]     relay = [[relay1, 0], [recall2 @ write1^T, relay2]]
+
+so log2(C) doublings, all chunks of a segment at once, make chunks of C steps; the buffer then goes over a chunk by
+one multiplication and one addition. Nothing is divided by decays: a hard push makes them zero.
+
+The index does not depend on the buffer. A step convolves it around the ring with three taps, (pop, noop, push), and
+so does the beginning of a chunk, up to its step t, with 2t + 1. Taps are doubled too: in the second of two chunks
+they are convolved with the last taps of the first. One product with all taps of a chunk then gives every w and q in it,
+and the last q is all that the next chunk needs, as index_t = roll(q_t, 1).
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffstack.actions import NOOP, POP, PUSH
+from diffstack.torch_impl.parallel._chunking import cut, halves, join, pad
+from diffstack.torch_impl.parallel._recompute import recompute
+
+# Longer chunks need fewer passes over the buffer, but more taps and one doubling more.
+_CHUNK = 16
+
+
+def _windows(array: Float[Tensor, "*batch length"], size: int) -> Float[Tensor, "*batch length-{size}+1 {size}"]:
+    """Row j is the array from its entry j on."""
+    *batch, length = array.shape
+    rows = length - size + 1
+    # Repeat the array in rows, then cut them one entry longer. PyTorch cannot vmap the gradient of its own `unfold`.
+    tiled = array[..., None, :].expand(*batch, rows, length).reshape(*batch, rows * length)
+    return pad(tiled, -1, 0, rows).reshape(*batch, rows, length + 1)[..., :size]
+
+
+def _taps(actions: Float[Tensor, "*batch steps 3"]) -> Float[Tensor, "*batch steps 2*steps+1"]:
+    """What a single 1 on an endless tape has become after every step of a chunk; it was in the middle."""
+    taps = torch.stack([actions[..., code] for code in (POP, NOOP, PUSH)], dim=-1)[..., None, :]
+    while taps.shape[-3] > 1:
+        taps1, taps2 = halves(taps)
+        steps = taps.shape[-2]
+        spread = _windows(pad(taps1[..., -1, :], -1, 2 * steps, 2 * steps), 4 * steps + 1)
+        later = torch.flip(taps2, (-1,)) @ spread
+        taps = torch.cat([pad(taps1, -1, steps, steps), later], dim=-2)
+    return taps[..., 0, :, :]
+
+
+def _path(
+    look: Float[Tensor, "*batch slots"], actions: Float[Tensor, "chunks *batch steps 3"]
+) -> tuple[Float[Tensor, "chunks *batch steps slots"], Float[Tensor, "chunks *batch steps slots"]]:
+    """Where every step writes and where it reads; the step before the first read at `look`."""
+    slots, (*batch, steps, _) = look.shape[-1], actions.shape
+    after = _taps(actions)
+    start = torch.nn.functional.one_hot(torch.tensor(steps, device=look.device), 2 * steps + 1).to(look.dtype)
+    before = torch.cat([start.expand(*batch, 1, 2 * steps + 1), after[..., :-1, :]], dim=-2)
+    # A step writes one slot above the one where the step before it read. No 1 has got to the tap that this drops.
+    write = actions[..., PUSH, None] * pad(before[..., :-1], -1, 1, 0)
+    taps = torch.flip(torch.cat([write, after], dim=-2), (-1,))
+    first, turns = -steps % slots, 2 - -2 * steps // slots
+    paths = []
+    for chunk_taps in taps.unbind():
+        around = torch.cat([look] * turns, dim=-1)[..., first : first + slots + 2 * steps]
+        path = chunk_taps @ _windows(around, slots)
+        look = path[..., -1, :]
+        paths.append(path)
+    write, look = torch.split(torch.stack(paths), [steps, steps], dim=-2)
+    return write, look
+
+
+def _matrices(
+    write: Float[Tensor, "chunks *batch steps slots"], look: Float[Tensor, "chunks *batch steps slots"]
+) -> tuple[
+    Float[Tensor, "chunks *batch slots"],
+    Float[Tensor, "chunks *batch steps slots"],
+    Float[Tensor, "chunks *batch steps slots"],
+    Float[Tensor, "chunks *batch steps steps"],
+]:
+    """Decay, write, recall and relay of all chunks."""
+    write, look = write[..., None, :], look[..., None, :]
+    decay = 1 - write
+    recall = look * decay
+    relay = torch.sum(look * write, dim=-1, keepdim=True)
+    while relay.shape[-3] > 1:
+        (decay1, decay2), (write1, write2) = halves(decay), halves(write)
+        (recall1, recall2), (relay1, relay2) = halves(recall), halves(relay)
+        later = torch.cat([recall2 @ write1.mT, relay2], dim=-1)
+        relay = torch.cat([pad(relay1, -1, 0, relay1.shape[-1]), later], dim=-2)
+        write = torch.cat([write1 * decay2, write2], dim=-2)
+        recall = torch.cat([recall1, recall2 * decay1], dim=-2)
+        decay = decay1 * decay2
+    return decay[..., 0, 0, :], write[..., 0, :, :], recall[..., 0, :, :], relay[..., 0, :, :]
+
+
+def _segment(
+    buffer: Float[Tensor, "*batch slots dim"],
+    look: Float[Tensor, "*batch slots"],
+    actions: Float[Tensor, "chunks *batch steps 3"],
+    elements: Float[Tensor, "chunks *batch steps dim"],
+) -> tuple[Float[Tensor, "*batch slots dim"], Float[Tensor, "*batch slots"], Float[Tensor, "chunks *batch steps dim"]]:
+    write, looks = _path(look, actions)
+    decay, write, recall, relay = _matrices(write, looks)
+    buffers = []
+    for chunk_decay, from_elements in zip(decay.unbind(), (write.mT @ elements).unbind(), strict=True):
+        buffers.append(buffer)
+        buffer = chunk_decay[..., None] * buffer + from_elements
+    return buffer, looks[-1, ..., -1, :], recall @ torch.stack(buffers) + relay @ elements
+
+
+def is_faster(time: int) -> bool:
+    """Whether this is faster than stepping, as measured forward and backward on a CPU: see docs/parallel.md."""
+    return time >= 32
+
+
+def scan(
+    buffer: Float[Tensor, "*batch slots dim"],
+    index: Float[Tensor, "*batch slots"],
+    actions: Float[Tensor, "*batch time 3"],
+    elements: Float[Tensor, "*batch time dim"],
+) -> tuple[Float[Tensor, "*batch slots dim"], Float[Tensor, "*batch slots"], Float[Tensor, "*batch time dim"]]:
+    """The buffer and the index after the last step, and the read after every step."""
+    time = actions.shape[-2]
+    look, reads = torch.roll(index, -1, -1), []
+    for inputs in zip(*(array.unbind() for array in cut(actions, elements, _CHUNK)), strict=True):
+        buffer, look, read = recompute(_segment, buffer, look, *inputs)
+        reads.append(read)
+    return buffer, torch.roll(look, 1, -1), join(torch.stack(reads), time)

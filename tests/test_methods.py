@@ -1,0 +1,253 @@
+"""The two methods of `scan` are one function: values, final states and gradients, at ties too, and over long times."""
+
+import itertools
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import torch
+
+from backends import TORCH, Backend, assert_close
+from diffstack.actions import POP, PUSH
+from families import (
+    FAMILIES,
+    NEURAL_DEQUE,
+    NEURAL_QUEUE,
+    NEURAL_STACK,
+    POINTER,
+    SUPERPOSITION,
+    Family,
+    Sample,
+    Size,
+    floats,
+    with_floats,
+)
+from oracles import piles, pointer, superposition
+
+NEURAL = (NEURAL_STACK, NEURAL_QUEUE, NEURAL_DEQUE)
+SOFT = (POINTER, SUPERPOSITION, *NEURAL)
+ALL_SIZES = [
+    Size(time, slots, (dim,), batch)
+    for time in (1, 2, 13, 64, 257, 600)
+    for slots in (1, 2, 7, 16, 33, 130)
+    for dim in (1, 3)
+    for batch in ((), (2,))
+]
+
+
+def sample_of(family: Family, size: Size, kind: str) -> Any:
+    """A sample with random actions, hard ones, or, for the neural families, ones that tie in many ways."""
+    generator = np.random.default_rng(14)
+    sample = family.sample(generator, size, kind == "hard")
+    if kind != "ties" or family not in NEURAL:
+        return sample
+    ties = [0, 0, 0.25, 0.5, 1, 1, 2]
+    strengths, actions = (
+        generator.choice(ties, size=array.shape) for array in (sample.state.strengths, sample.actions)
+    )
+    return sample._replace(state=sample.state._replace(strengths=strengths), actions=actions)
+
+
+def both(backend: Backend, family: Family, sample: Any, method: str) -> tuple[list[Any], list[Any]]:
+    """Final state and reads, and the gradient of everything under random cotangents of both."""
+    arguments = backend.arrays(tuple(sample), family)
+
+    def scan(*arguments: Any) -> Any:
+        return backend.module(family.name).scan(*arguments, method=method)
+
+    outputs = floats(scan(*arguments))
+    generator = np.random.default_rng(15)
+    cotangents = [backend.array(generator.normal(size=tuple(output.shape))) for output in outputs]
+    return backend.numpys(outputs), backend.numpys(backend.vjp(scan, arguments, cotangents))
+
+
+def agree(backend: Backend, family: Family, sample: Any, method: str = "parallel") -> None:
+    with backend.x64():
+        ours, theirs = (both(backend, family, sample, each) for each in ("sequential", method))
+    for left, right in zip(theirs[0], ours[0], strict=True):
+        assert_close(left, right, 1e-12)
+    # One scale for all gradients: some are exactly 0 by the one method, and a sum that cancels by the other.
+    scale = max(np.abs(gradient).max(initial=0) for gradient in ours[1])
+    for left, right in zip(theirs[1], ours[1], strict=True):
+        assert np.abs(left - right).max(initial=0) <= 1e-12 * scale
+
+
+def covering() -> list[Any]:
+    """Every family over several chunks, the last broken off; and more slots than a step can reach in a chunk."""
+    chosen = [(family, Size(257, 7, (3,))) for family in FAMILIES]
+    chosen += [(family, Size(64, 40, (2,), (2,))) for family in (POINTER, SUPERPOSITION)]
+    rest = [pair for pair in itertools.product(FAMILIES, ALL_SIZES) if pair not in chosen]
+    return [
+        pytest.param(*pair, marks=marks, id="-".join(map(str, pair)))
+        for pairs, marks in ((chosen, ()), (rest, pytest.mark.full))
+        for pair in pairs
+    ]
+
+
+@pytest.mark.parametrize(("family", "size"), covering())
+def test_values_and_gradients(backend: Backend, family: Family, size: Size):
+    agree(backend, family, sample_of(family, size, "soft"))
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+def test_from_any_state(backend: Backend, family: Family):
+    """Random actions, hard ones and such that tie; 0, 8 or all 16 slots are there at first, others are empty.
+
+    There are many stacks at once: pops of what is not there and pushes of nothing are among them. At ties the
+    gradients are the same, too.
+    """
+    for kind, filled in itertools.product(["soft", "hard", "ties"], [0, 8, 16]):
+        sample = sample_of(family, Size(40, 16, (2,), (20,)), kind)
+        there = np.arange(16) < filled
+        if family in (POINTER, SUPERPOSITION):
+            state = sample.state._replace(buffer=sample.state.buffer * there[:, None])
+        elif family in NEURAL:
+            state = sample.state._replace(strengths=sample.state.strengths * there)
+        else:
+            state = sample.state._replace(depth=np.full_like(sample.state.depth, filled))
+        agree(backend, family, sample._replace(state=state))
+
+
+@pytest.mark.parametrize("size", [Size(5, 3, (2,)), Size(40, 33, (64,))], ids=str)
+@pytest.mark.parametrize("family", [POINTER, SUPERPOSITION, NEURAL_STACK], ids=str)
+def test_auto(backend: Backend, family: Family, size: Size):
+    """On both sides of its thresholds."""
+    agree(backend, family, sample_of(family, size, "soft"), "auto")
+
+
+@pytest.mark.parametrize("family", [POINTER, SUPERPOSITION], ids=str)
+def test_auto_under_transforms(family: Family):
+    """On a CPU, JAX steps where no gradient is taken, and only there."""
+    size = Size(8, 33, (64,))
+    arguments = jax.tree.map(lambda leaf: jax.numpy.asarray(leaf, "float32"), tuple(sample_of(family, size, "soft")))
+    scan, leaves = jax.tree_util.Partial(_jax_scan, family.name), floats(arguments)
+
+    def loss(method: str) -> Any:
+        def function(leaves: Any) -> Any:
+            return sum(
+                jax.numpy.sum(jax.numpy.sin(leaf)) for leaf in floats(scan(method, *with_floats(arguments, leaves)))
+            )
+
+        return function
+
+    tangents = [jax.numpy.ones_like(leaf) for leaf in leaves]
+
+    def second(method: str) -> Any:
+        return jax.jvp(jax.grad(loss(method)), (leaves,), (tangents,))[1]
+
+    for transform in (
+        lambda method: jax.vmap(jax.grad(loss(method)))([leaf[None] for leaf in leaves]),
+        lambda method: jax.jvp(jax.checkpoint(loss(method)), (leaves,), (tangents,)),
+        *([second] if family is SUPERPOSITION else []),
+    ):
+        for left, right in zip(jax.tree.leaves(transform("auto")), jax.tree.leaves(transform("parallel")), strict=True):
+            assert_close(np.asarray(left), np.asarray(right), 1e-5)
+
+
+def _jax_scan(name: str, method: str, *arguments: Any) -> Any:
+    module = __import__(f"diffstack.jax_impl.{name}", fromlist=[name])
+    kind = next(value for key, value in vars(module).items() if key.endswith("State"))
+    return module.scan(kind(*arguments[0]), *arguments[1:], method=method)
+
+
+@pytest.mark.parametrize("family", SOFT, ids=str)
+def test_a_gradient_from_within_vmap(family: Family):
+    """PyTorch: the gradient of a tensor that every entry of a vmap uses is added up once."""
+    single = sample_of(family, Size(19, 4, (2,)), "soft")
+    state, actions, elements = TORCH.arrays(tuple(single), family)
+    actions.requires_grad_()
+    batch = jax.tree.map(lambda leaf: torch.stack([leaf, 0.9 * leaf]), elements)
+
+    def loss(elements: Any, method: str) -> Any:
+        return sum(
+            (leaf**3).sum() for leaf in floats(TORCH.module(family.name).scan(state, actions, elements, method=method))
+        )
+
+    ours, theirs = (
+        torch.autograd.grad(torch.vmap(lambda each, m=method: loss(each, m))(batch).sum(), actions)[0]
+        for method in ("sequential", "parallel")
+    )
+    assert_close(TORCH.numpy(theirs), TORCH.numpy(ours), 1e-12)
+
+
+# --- strengths that are not strengths ---
+
+
+def put(step: int, action: int, strength: float) -> Any:
+    def changed(actions: Any) -> Any:
+        actions = actions.copy()
+        actions[step, action] = strength
+        return actions
+
+    return changed
+
+
+CHANGES = {
+    "below-0": lambda actions: actions - 0.5,
+    "above-1": lambda actions: 3 * actions,
+    "nan-push": put(40, PUSH, np.nan),
+    "nan-pop": put(40, POP, np.nan),
+    "infinite-pop": put(40, POP, np.inf),
+    "large-pop": put(40, POP, 1e6),
+}
+
+
+@pytest.mark.parametrize("family", NEURAL, ids=str)
+def test_strengths_that_are_not_strengths(backend: Backend, family: Family):
+    """The reads are the same, NaN from the same step on."""
+    for name, change in CHANGES.items():
+        sample = sample_of(family, Size(70, 3, (2,)), "soft")
+        sample = sample._replace(actions=change(sample.actions))
+        with backend.x64():
+            ours, theirs = (
+                backend.numpys(
+                    backend.module(family.name).scan(*backend.arrays(tuple(sample), family), method=method)[1]
+                )
+                for method in ("sequential", "parallel")
+            )
+        for left, right in zip(theirs, ours, strict=True):
+            assert np.isnan(right[:40]).sum() == 0
+            assert np.isnan(right[40:]).all() == name.startswith("nan")
+            np.testing.assert_allclose(left, right, rtol=0, atol=1e-12)
+
+
+# --- long times ---
+
+LONG = 4096
+
+
+def long_sample(family: Family) -> Sample:
+    sample = family.sample(np.random.default_rng(16), Size(LONG, 4, (2,)), False)
+    return jax.tree.map(lambda leaf: leaf.astype(np.float32), sample)
+
+
+LONG_ORACLES = {
+    POINTER: lambda state, actions, elements: pointer.scan(*state, actions, elements)[-1],
+    SUPERPOSITION: lambda state, actions, elements: superposition.scan(*state, actions, elements)[-1],
+    NEURAL_STACK: lambda state, actions, elements: piles.stack(*state, actions, elements),
+    NEURAL_QUEUE: lambda state, actions, elements: piles.queue(*state, actions, elements),
+    NEURAL_DEQUE: lambda state, actions, elements: piles.deque(*state, actions, elements),
+}
+
+
+@pytest.mark.parametrize("family", SOFT, ids=str)
+def test_float32_over_4096_steps(backend: Backend, family: Family):
+    """Precision does not decay with length: 2e-5 of the oracle in float64, from the same float32 inputs."""
+    sample = long_sample(family)
+    arguments = backend.arrays(tuple(sample), family)
+    _, reads = backend.module(family.name).scan(*arguments, method="parallel")
+    expected = LONG_ORACLES[family](*sample)
+    for actual, oracle in zip(backend.numpys(reads), jax.tree.leaves(expected), strict=True):
+        assert np.abs(actual - oracle).max() <= 2e-5
+
+
+@pytest.mark.parametrize("family", NEURAL, ids=str)
+def test_the_piles_are_the_equations(family: Family):
+    """The oracle of the long times against the one that reads like the paper."""
+    for seed in range(20):
+        sample = family.sample(np.random.default_rng(seed), Size(12, 3, (2,)), seed % 2 == 0)
+        scan = next(verb.oracle for verb in family.verbs if verb.name == "scan")
+        expected = jax.tree.leaves(scan(*sample)[1])
+        for actual, oracle in zip(jax.tree.leaves(LONG_ORACLES[family](*sample)), expected, strict=True):
+            np.testing.assert_allclose(actual, oracle, rtol=0, atol=1e-12)
