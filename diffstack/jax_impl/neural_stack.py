@@ -237,9 +237,9 @@ def scan(
         state: the stack before the first step.
         actions: (*batch, T, 2), the strengths of push and pop, of the dtype of the strengths.
         elements: (*batch, T, *element), of the dtype of the values.
-        method: "sequential" runs `step` T times; "parallel" takes the sequence in chunks, each one pop and one read of all
-            older slots. They agree to rounding, in the gradients at ties, too. An element that is not finite may spoil
-            the reads before it, too, with "parallel". "auto" takes the faster one, by the rule in docs/parallel.md.
+        method: "sequential" runs `step` T times; "parallel" takes the sequence in chunks, one pop and one read of all
+            older slots each. They agree to rounding, in the gradients at ties, too. With "parallel", an element that is
+            not finite may also spoil the reads before it. "auto" takes the faster one, by the rule in docs/parallel.md.
 
     Returns:
         The stack after the last step, of the same capacity, and the read of each step, like `elements`. Nothing is

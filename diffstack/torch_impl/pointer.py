@@ -278,9 +278,9 @@ def scan(
         state: the stack before the first step.
         actions: (*batch, T, 3), the weights of PUSH, POP and NOOP.
         elements: (*batch, T, *element).
-        method: "sequential" runs `step` T times; "parallel" takes the sequence in chunks, each a few matrix products. They
-            agree to rounding, and in the bits of what hard actions read. An element that is not finite may spoil the
-            reads before it, too, with "parallel". "auto" takes the faster one, by the rule in docs/parallel.md.
+        method: "sequential" runs `step` T times; "parallel" takes the sequence in chunks, a few matrix products each.
+            They agree to rounding, and in the bits of what hard actions read. With "parallel", an element that is not
+            finite may also spoil the reads before it. "auto" takes the faster one, by the rule in docs/parallel.md.
 
     Returns:
         The stack after the last step, and the top after each, like `elements`.
