@@ -40,8 +40,8 @@ class Work(NamedTuple):
         shape: its size, as the names of the axes and their lengths.
         axis: the one that grows, which the time is drawn against and predicted from.
         mode: `FORWARD` or `BACKWARD`.
-        competitors: makes them; they share nothing but the inputs.
-        limit: the name of the competitor that nothing can beat.
+        competitors: what is compared; they share nothing but the inputs.
+        limit: the name of the competitor that serves as a yardstick: a copy, or one matrix product.
         reference: the name of the competitor that is to be beaten.
     """
 

@@ -17,7 +17,7 @@ LIMIT, NOTEBOOK = "x[::-1] (JAX)", "notebook, eager PyTorch"
 
 
 def works(device: str, quick: bool) -> Iterator[Work]:
-    """The benchmark's rows; what does not depend on the device is the same on all."""
+    """The benchmark's rows; the device is where the inputs are."""
     del device
     for mode in (BACKWARD, FORWARD):
         for n in (8,) if quick else (64, 256, 1024, 4096):

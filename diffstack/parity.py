@@ -186,22 +186,15 @@ def environment(device: Literal["cpu", "cuda"] = "cpu") -> dict[str, str]:
 # The cases.
 
 
-_METHODS = {
-    "pointer": ("sequential", "parallel"),
-    "discrete": ("sequential", "parallel"),
-    "superposition": ("sequential", "parallel"),
-    "neural_stack": ("sequential", "parallel"),
-    "neural_queue": ("sequential", "parallel"),
-    "neural_deque": ("sequential", "parallel"),
-}
+_METHODS = ("sequential", "parallel")
 
 
 def _cases(size: Size) -> Iterator[Case]:
     end = f"T={size.time} N={size.slots} D={size.dim}"
-    for family, methods in _METHODS.items():
+    for family in _STATES:
         for hard in (False, True) if family != "discrete" else (True,):
             kind = "hard" if hard else "soft"
-            for method in methods:
+            for method in _METHODS:
                 inputs, function = partial(_scan_inputs, family, size, hard), partial(_scan, family, method)
                 yield Case(f"{family} scan {method}, {kind}, {end}", inputs, function, size.time, hard)
             inputs = partial(_scan_inputs, family, size._replace(time=1), hard)
@@ -271,11 +264,6 @@ def _weights(hard: bool, rng: np.random.Generator, shape: tuple[int, ...]) -> np
     return weights / weights.sum(-1, keepdims=True)
 
 
-def _strengths(hard: bool, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """0 and 1, or in between."""
-    return rng.integers(2, size=shape).astype(np.float64) if hard else rng.uniform(size=shape)
-
-
 def _sequence(size: Size, rng: np.random.Generator, batch: tuple[int, ...]) -> Inputs:
     return {"sequence": rng.normal(size=(*batch, size.time, size.dim))}
 
@@ -291,8 +279,7 @@ def _elements(arrays: Mapping[str, Any]) -> Any:
 
 def _scan(family: str, method: str, implementation: Any, arrays: Mapping[str, Any]) -> tuple[Any, ...]:
     module = getattr(implementation, family)
-    elements = arrays["elements"] if "elements" in arrays else (arrays["top"], arrays["bottom"])
-    state, reads = module.scan(_state(module, arrays), arrays["actions"], elements, method=method)
+    state, reads = module.scan(_state(module, arrays), arrays["actions"], _elements(arrays), method=method)
     return (*state, *(reads if isinstance(reads, tuple) else (reads,)))
 
 

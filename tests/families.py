@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import pytest
 
 from diffstack.actions import NOOP, POP, PUSH
 from diffstack.errors import FLOATING, MOVABLE
@@ -248,7 +249,6 @@ POINTER = Family(
     ),
     unused=lambda buffer, place: PointerState(buffer, one_hot(place % len(buffer), len(buffer))),
     encode=encode_weights,
-    methods=("sequential", "parallel"),
 )
 
 
@@ -332,7 +332,6 @@ SUPERPOSITION = Family(
     ),
     unused=lambda buffer, _: SuperpositionState(buffer),
     encode=encode_weights,
-    methods=("sequential", "parallel"),
     vectors=True,
 )
 
@@ -403,7 +402,6 @@ def _neural(name: str, kind: type, oracle: Any, is_stack: bool) -> Family:
         unused=lambda buffer, _: kind(buffer, np.zeros(len(buffer))),
         encode=lambda codes, elements: (one_hot(codes)[..., :2], elements),
         is_stack=is_stack,
-        methods=("sequential", "parallel"),
     )
 
 
@@ -494,7 +492,6 @@ NEURAL_DEQUE = Family(
     encode=encode_queue,
     decode=lambda reads: reads[1],
     is_stack=False,
-    methods=("sequential", "parallel"),
 )
 
 
@@ -513,3 +510,8 @@ CASES = tuple(
 )
 SCANS = tuple(case for case in CASES if case.method)
 METHODS = tuple((case.family, case.method) for case in SCANS)
+
+
+def mainly_scans(cases: tuple[Case, ...]) -> list[Any]:
+    """The scans, and the other verbs when the full product is asked for."""
+    return [pytest.param(case, marks=() if case.method else pytest.mark.full, id=str(case)) for case in cases]

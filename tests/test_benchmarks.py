@@ -58,7 +58,7 @@ def test_an_unknown_benchmark(tmp_path: Path):
 
 @pytest.mark.parametrize("work", WORKS, ids=lambda work: work.title)
 def test_competitors_do_the_same(work: Work):
-    # One matrix product costs what the reads must cost, and is not the reads.
+    # One matrix product is a yardstick, and not the reads.
     rivals = [competitor for competitor in work.competitors if competitor.name != scans.LIMIT]
     expected = evaluated(rivals[0])
     for rival in rivals[1:]:

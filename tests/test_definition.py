@@ -10,7 +10,7 @@ import pytest
 from jaxtyping import TypeCheckError
 
 from backends import Backend, assert_close
-from families import CASES, SCANS, SMALL, STEP, Case, Size, floats
+from families import CASES, SCANS, SMALL, STEP, Case, Size, floats, mainly_scans
 
 SIZES = [
     Size(0, 2, (3,)),
@@ -41,11 +41,6 @@ def sized(cases: tuple[Case, ...], sizes: Sequence[Size] = SIZES) -> list[object
         pytest.param(*pair, marks=() if pair in covering else pytest.mark.full, id="-".join(map(str, pair)))
         for pair in [*covering, *(pair for pair in product if pair not in covering)]
     ]
-
-
-def mainly_scans(cases: tuple[Case, ...]) -> list[object]:
-    """The scans, and the other verbs when the full product is asked for."""
-    return [pytest.param(case, marks=() if case.method else pytest.mark.full, id=str(case)) for case in cases]
 
 
 @pytest.mark.usefixtures("x64")

@@ -25,7 +25,7 @@ def machine(backend: Backend, dtype: str) -> type[RuleBasedStateMachine]:
     discrete = backend.module("discrete")
 
     def elements(*shape: int) -> st.SearchStrategy[Any]:
-        # The documented exception: XLA on the CPU changes the NaNs of bfloat16.
+        # The documented exception: XLA on the CPU changes NaNs and subnormals of bfloat16.
         changes = backend is JAX and dtype == "bfloat16"
         return arrays(dtype, (*shape, *ELEMENT)).map(lambda array: kept_by_xla(array) if changes else array)
 

@@ -1,15 +1,18 @@
 """The two methods of `scan` are one function: values, final states and gradients, at ties too, and over long times."""
 
+import importlib
 import itertools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 
-from backends import TORCH, Backend, assert_close
+from backends import JAX, TORCH, Backend, assert_close
 from diffstack.actions import POP, PUSH
+from diffstack.errors import check_method
 from families import (
     FAMILIES,
     NEURAL_DEQUE,
@@ -74,9 +77,9 @@ def agree(backend: Backend, family: Family, sample: Any, method: str = "parallel
 
 
 def covering() -> list[Any]:
-    """Every family over several chunks, the last broken off; and more slots than a step can reach in a chunk."""
+    """Every family over several chunks, the last broken off; and more slots than a chunk can reach."""
     chosen = [(family, Size(257, 7, (3,))) for family in FAMILIES]
-    chosen += [(family, Size(64, 40, (2,), (2,))) for family in (POINTER, SUPERPOSITION)]
+    chosen += [(POINTER, Size(64, 40, (2,), (2,))), (SUPERPOSITION, Size(40, 130, (2,), (2,)))]
     rest = [pair for pair in itertools.product(FAMILIES, ALL_SIZES) if pair not in chosen]
     return [
         pytest.param(*pair, marks=marks, id="-".join(map(str, pair)))
@@ -116,39 +119,77 @@ def test_auto(backend: Backend, family: Family, size: Size):
     agree(backend, family, sample_of(family, size, "soft"), "auto")
 
 
+def test_what_is_chosen():
+    for method, time, faster, chosen in [
+        ("auto", 5, True, "parallel"),
+        ("auto", 5, False, "sequential"),
+        ("parallel", 5, False, "parallel"),
+        ("sequential", 5, True, "sequential"),
+        ("parallel", 0, True, "sequential"),
+    ]:
+        assert check_method(method, time, faster) == chosen
+
+
 @pytest.mark.parametrize("family", [POINTER, SUPERPOSITION], ids=str)
-def test_auto_under_transforms(family: Family):
-    """On a CPU, JAX steps where no gradient is taken, and only there."""
-    size = Size(8, 33, (64,))
-    arguments = jax.tree.map(lambda leaf: jax.numpy.asarray(leaf, "float32"), tuple(sample_of(family, size, "soft")))
-    scan, leaves = jax.tree_util.Partial(_jax_scan, family.name), floats(arguments)
+def test_auto_steps_where_jax_takes_no_gradient(family: Family, monkeypatch: pytest.MonkeyPatch):
+    """On a CPU, and runs in parallel where one is taken, under other transforms too."""
+    module, runs = JAX.module(family.name), []
+    for place, name in ((module.parallel, "parallel"), (module.sequential, "sequential")):
+        scan = place.scan
+        monkeypatch.setattr(place, "scan", lambda *a, scan=scan, name=name: runs.append(name) or scan(*a))
+    # No other test has these shapes, so that nothing is compiled yet.
+    arguments = jax.tree.map(
+        lambda leaf: jnp.asarray(leaf, "float32"), tuple(sample_of(family, Size(9, 37, (61,)), "soft"))
+    )
+    arguments = JAX.arrays(arguments, family)
+    leaves = floats(arguments)
+    tangents = [jnp.ones_like(leaf) for leaf in leaves]
 
     def loss(method: str) -> Any:
         def function(leaves: Any) -> Any:
-            return sum(
-                jax.numpy.sum(jax.numpy.sin(leaf)) for leaf in floats(scan(method, *with_floats(arguments, leaves)))
-            )
+            outputs = module.scan(*with_floats(arguments, leaves), method=method)
+            return sum(jnp.sum(jnp.sin(leaf)) for leaf in floats(outputs))
 
         return function
 
-    tangents = [jax.numpy.ones_like(leaf) for leaf in leaves]
-
-    def second(method: str) -> Any:
-        return jax.jvp(jax.grad(loss(method)), (leaves,), (tangents,))[1]
-
+    loss("auto")(leaves)
+    assert set(runs) == {"sequential"}
+    runs.clear()
+    jax.grad(loss("auto"))(leaves)
+    assert set(runs) == {"parallel"}
     for transform in (
         lambda method: jax.vmap(jax.grad(loss(method)))([leaf[None] for leaf in leaves]),
         lambda method: jax.jvp(jax.checkpoint(loss(method)), (leaves,), (tangents,)),
-        *([second] if family is SUPERPOSITION else []),
+        *(
+            [lambda method: jax.jvp(jax.grad(loss(method)), (leaves,), (tangents,))[1]]
+            if family is SUPERPOSITION
+            else []
+        ),
     ):
         for left, right in zip(jax.tree.leaves(transform("auto")), jax.tree.leaves(transform("parallel")), strict=True):
             assert_close(np.asarray(left), np.asarray(right), 1e-5)
 
 
-def _jax_scan(name: str, method: str, *arguments: Any) -> Any:
-    module = __import__(f"diffstack.jax_impl.{name}", fromlist=[name])
-    kind = next(value for key, value in vars(module).items() if key.endswith("State"))
-    return module.scan(kind(*arguments[0]), *arguments[1:], method=method)
+@pytest.mark.parametrize("family", [POINTER, SUPERPOSITION], ids=str)
+def test_gradients_across_segments(backend: Backend, family: Family, monkeypatch: pytest.MonkeyPatch):
+    """Of 32 steps here, so that a short sequence has several."""
+    chunking = importlib.import_module(f"diffstack.{backend.name}_impl.parallel._chunking")
+    monkeypatch.setattr(chunking, "_SEGMENT", 32)
+    agree(backend, family, sample_of(family, Size(71, 5, (2,)), "soft"))
+
+
+@pytest.mark.parametrize("family", SOFT, ids=str)
+def test_autocast(family: Family):
+    """It changes no dtype, and not the numbers of the families whose steps have no product."""
+    sample = jax.tree.map(lambda leaf: leaf.astype(np.float32), sample_of(family, Size(40, 5, (2,)), "soft"))
+    arguments = TORCH.arrays(tuple(sample), family)
+    plain = floats(TORCH.module(family.name).scan(*arguments, method="parallel"))
+    with torch.autocast("cpu", torch.bfloat16):
+        result = floats(TORCH.module(family.name).scan(*arguments, method="parallel"))
+    for actual, expected in zip(result, plain, strict=True):
+        assert actual.dtype == expected.dtype
+        if family in (POINTER, SUPERPOSITION):
+            assert_close(TORCH.numpy(actual), TORCH.numpy(expected), 0.0)
 
 
 @pytest.mark.parametrize("family", SOFT, ids=str)

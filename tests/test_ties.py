@@ -18,9 +18,10 @@ from families import (
     Family,
     Size,
     floats,
+    mainly_scans,
     one_hot,
 )
-from oracles import neural_queue, neural_stack
+from oracles import neural_queue, neural_stack, piles
 
 NEURAL = (NEURAL_STACK, NEURAL_QUEUE, NEURAL_DEQUE)
 DIFFERENTIABLE = tuple(case for case in CASES if case.differentiable)
@@ -49,7 +50,7 @@ def agree(functions: Any, arguments: Any, family: Family) -> None:
         assert np.abs(left - right).max() <= 1e-12 * np.abs(left).max()
 
 
-@pytest.mark.parametrize("case", DIFFERENTIABLE, ids=str)
+@pytest.mark.parametrize("case", mainly_scans(DIFFERENTIABLE))
 def test_the_frameworks_agree_under_hard_actions(case: Case):
     functions = {backend: backend.function(case) for backend in (JAX, TORCH)}
     agree(functions, tuple(case.arguments(size_of(case), hard=True)), case.family)
@@ -196,3 +197,26 @@ def test_a_push_of_strength_0_may_grow(backend: Backend, family: Family, oracle:
             gradient = backend.numpy(backend.vjp(reads, arrays, [backend.array(np.eye(5)[read])])[0])
             grows = actions[:, PUSH] == 0
             np.testing.assert_allclose(gradient[grows, PUSH], slopes[grows, read], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_push_of_strength_0_may_grow_at_both_ends(backend: Backend):
+    """The deque's, at the top and at the bottom."""
+    deque, generator = backend.module("neural_deque"), np.random.default_rng(11)
+    state = backend.arrays(NEURAL_DEQUE.unused(np.zeros((1, 1)), 0), NEURAL_DEQUE)
+    for _ in range(6):
+        actions, elements = generator.choice([0.0, 0.0, 1.0], size=(5, 4)), generator.normal(size=(2, 5, 1))
+        before = piles.deque(np.zeros((1, 1)), np.zeros(1), actions, elements)
+        arrays = backend.arrays((actions, tuple(elements)))
+        for end, step in itertools.product(range(2), range(5)):
+            cotangents = [np.zeros((5, 1)), np.zeros((5, 1))]
+            cotangents[end][step] = 1
+            gradient = backend.vjp(
+                lambda *arrays: deque.scan(state, *arrays)[1], arrays, [backend.array(each) for each in cotangents]
+            )[0]
+            for place in np.argwhere(actions[:, [0, 2]] == 0) * [1, 2]:
+                more = actions.copy()
+                more[tuple(place)] += 1e-6
+                after = piles.deque(np.zeros((1, 1)), np.zeros(1), more, elements)
+                slope = (after[end] - before[end])[step, 0] / 1e-6
+                assert abs(backend.numpy(gradient)[tuple(place)] - slope) <= 1e-5

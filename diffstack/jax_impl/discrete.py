@@ -27,6 +27,7 @@ from diffstack.jax_impl._arrays import as_array, as_codes, as_dtype, flatten
 from diffstack.jax_impl.parallel import discrete as parallel
 
 IS_STACK: Final = True
+# Where elements go does not depend on them, so an algorithm may run on their addresses instead.
 ONLY_MOVES: Final = True
 
 

@@ -238,7 +238,7 @@ def scan(
         actions: (*batch, T, 2), the strengths of push and pop, of the dtype of the strengths.
         elements: (*batch, T, *element), of the dtype of the values.
         method: "sequential" runs `step` T times; "parallel" takes the sequence in chunks, one pop and one read of all
-            older slots each. They agree to rounding, in the gradients at ties, too. With "parallel", an element that is
+            older slots each. They agree to rounding, also in the gradients at ties. With "parallel", an element that is
             not finite may also spoil the reads before it. "auto" takes the faster one, by the rule in docs/parallel.md.
 
     Returns:

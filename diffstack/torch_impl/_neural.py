@@ -9,10 +9,10 @@ what the nearer ones did not give, and a read of total strength 1 weighs each sl
 **Ties.** Hard strengths (exactly 0 or 1) and empty slots sit on the corners of these functions, where the two sides
 have two derivatives. Splitting evenly, as `maximum` does, halves a gradient at every later step. The derivative here
 is the one into the feasible region, where a strength can only grow from 0: the outer max passes its gradient at 0,
-and the inner ones, `max(0, u - ...)` and `max(0, 1 - ...)`, block it there. Where `min(s, room)` ties, `s` can shrink
-and `room` can shrink, as a push on top of it grows, and either takes from the weight: it passes the gradient to both,
-and to neither where both are 0. So the gradient of a read with respect to the push that made it is 1 after any number
-of no-ops, and with respect to a push of strength 0 it is the one-sided derivative.
+and the inner ones, `max(0, u - ...)` and `max(0, 1 - ...)`, block it there. Where `min(s, room)` ties at 0, neither can
+grow alone, and it passes no gradient. Where it ties above 0, in a full read, less of either gives less weight (`room`
+shrinks as a nearer push grows), and it passes the gradient to both. So the gradient of a read with respect to the push
+that made it is 1 after any number of no-ops, and with respect to a push of strength 0 it is the one-sided derivative.
 
 Strengths below 0 count as 0, above 1 as they are. `where` also keeps NaN: from the step of a NaN strength on, the
 reads are NaN while the slots it reached are kept. Strengths are added up in float32 at least.

@@ -47,7 +47,7 @@ def _reverse(sequence: Tensor, stack: Any, method: str) -> Tensor:
         return _by_two_stacks(rows, stack, method).reshape(sequence.shape)
     # Where an element goes does not depend on it, so the stacks carry addresses, and each element moves once. The
     # family still says which dtypes it takes.
-    stack.empty(1, dtype=rows.dtype)
+    stack.empty(1, dtype=rows.dtype, device=rows.device)
     addresses = torch.arange(len(rows), dtype=torch.int32, device=rows.device)[:, None]
     order = _by_two_stacks(addresses, stack, method)[:, 0]
     return rows.index_select(0, order).reshape(sequence.shape)
@@ -57,7 +57,7 @@ def _by_two_stacks(rows: Tensor, stack: Any, method: str) -> Tensor:
     n, dim = rows.shape
     empty = stack.empty(n, (dim,), dtype=rows.dtype, device=rows.device)
     # The read after the last push is the last element: n pushes and n - 1 pops read every element once.
-    elements = torch.concatenate([rows, torch.zeros_like(rows[1:])])
+    elements = torch.cat([rows, torch.zeros_like(rows[1:])])
     _, reads = stack.scan(empty, _program(stack, rows, n, n - 1), elements, method=method)
     second, _ = stack.scan(empty, _program(stack, rows, n, 0), reads[n - 1 :], method=method)
     return stack.contents(second)

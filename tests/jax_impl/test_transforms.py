@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.test_util import check_grads
 
 from backends import JAX, assert_close
-from families import CASES, FAMILIES, SCANS, SMALL, STEP, Case, Family, Size, floats, with_floats
+from families import CASES, FAMILIES, SCANS, SMALL, STEP, Case, Family, Size, floats, mainly_scans, with_floats
 
 TOLERANCE = 4 * float(np.finfo(np.float32).eps)
 DIFFERENTIABLE = tuple(case for case in CASES if case.differentiable)
@@ -33,7 +33,7 @@ def assert_all_close(actual: Any, expected: Any, tolerance: float = TOLERANCE) -
         assert_close(left, right, tolerance)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", mainly_scans(CASES))
 def test_jit(case: Case):
     function, arguments = prepared(case)
     assert_all_close(jax.jit(function)(*arguments), function(*arguments))
@@ -59,7 +59,7 @@ def test_vmap(case: Case, axis: int):
     assert_all_close(mapped, function(*arguments))
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if len(case.arguments(STEP)) > 1], ids=str)
+@pytest.mark.parametrize("case", mainly_scans(tuple(case for case in CASES if len(case.arguments(STEP)) > 1)))
 @pytest.mark.parametrize("shared", [0, pytest.param(1, marks=pytest.mark.full)])
 def test_vmap_with_a_shared_argument(case: Case, shared: int):
     """The state stays while the rest is mapped, or the state is mapped and the rest stays."""
@@ -73,7 +73,7 @@ def test_vmap_with_a_shared_argument(case: Case, shared: int):
     assert_all_close(jax.vmap(function, in_axes=axes)(*one), function(*many))
 
 
-@pytest.mark.parametrize("case", DIFFERENTIABLE, ids=str)
+@pytest.mark.parametrize("case", mainly_scans(DIFFERENTIABLE))
 def test_forward_and_reverse_mode_agree(case: Case):
     """<cotangent, J tangent> = <J^T cotangent, tangent>, in and outside jit, under vmap and under checkpoint."""
     function, arguments = prepared(case)
@@ -95,7 +95,7 @@ def test_forward_and_reverse_mode_agree(case: Case):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("modes", [("rev",), pytest.param(("fwd", "rev"), marks=pytest.mark.full)], ids=str)
-@pytest.mark.parametrize("case", DIFFERENTIABLE, ids=str)
+@pytest.mark.parametrize("case", mainly_scans(DIFFERENTIABLE))
 def test_gradients_to_second_order(case: Case, modes: tuple[str, ...]):
     """Reverse over reverse; and forward over it, and the other way round, when the full product is asked for."""
     size = Size(3 if case.method else None, 2, (2,))

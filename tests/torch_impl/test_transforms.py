@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from backends import TORCH, assert_close
-from families import CASES, FAMILIES, SCANS, SMALL, STEP, Case, Family, Size, floats, with_floats
+from families import CASES, FAMILIES, SCANS, SMALL, STEP, Case, Family, Size, floats, mainly_scans, with_floats
 
 TOLERANCE = 4 * float(np.finfo(np.float32).eps)
 DIFFERENTIABLE = tuple(case for case in CASES if case.differentiable)
@@ -40,7 +40,7 @@ def loss(function: Callable[..., Any]) -> Callable[..., Tensor]:
     return lambda *leaves: sum(torch.sin(leaf).sum() for leaf in function(*leaves))
 
 
-@pytest.mark.parametrize("case", DIFFERENTIABLE, ids=str)
+@pytest.mark.parametrize("case", mainly_scans(DIFFERENTIABLE))
 def test_gradcheck(case: Case):
     size = Size(3 if case.method else None, 2, (2,))
     arguments = TORCH.arguments(case, size)
@@ -60,7 +60,7 @@ def test_vmap(case: Case, axis: int):
     assert_all_close(mapped, function(*arguments))
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if len(case.arguments(STEP)) > 1], ids=str)
+@pytest.mark.parametrize("case", mainly_scans(tuple(case for case in CASES if len(case.arguments(STEP)) > 1)))
 @pytest.mark.parametrize("shared", [0, pytest.param(1, marks=pytest.mark.full)])
 def test_vmap_with_a_shared_argument(case: Case, shared: int):
     """The state stays while the rest is mapped, or the state is mapped and the rest stays."""
@@ -74,7 +74,7 @@ def test_vmap_with_a_shared_argument(case: Case, shared: int):
     assert_all_close(torch.func.vmap(function, in_dims=axes)(*one), function(*many))
 
 
-@pytest.mark.parametrize("case", DIFFERENTIABLE, ids=str)
+@pytest.mark.parametrize("case", mainly_scans(DIFFERENTIABLE))
 def test_func_grad_and_jacobians(case: Case):
     """`grad`, `vmap(grad)`, `jacrev` and `jacfwd` against autograd."""
     function, arguments = prepared(case, np.float64)
@@ -123,9 +123,7 @@ def test_arguments_stay_as_they_were(case: Case):
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=() if case.method else pytest.mark.full, id=str(case)) for case in CASES]
-)
+@pytest.mark.parametrize("case", mainly_scans(CASES))
 def test_compile(case: Case):
     """The whole graph, forward and backward."""
     compiled_equals_eager(case, "aot_eager")

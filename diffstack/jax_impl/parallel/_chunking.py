@@ -13,8 +13,8 @@ from jaxtyping import Array, Float
 
 from diffstack.actions import NOOP
 
-# A segment has about this many steps, those of the whole batch together. Fewer keep less and stay in the caches;
-# more start fewer operations, and starting one costs PyTorch more than JAX.
+# A segment has about this many steps, those of the whole batch together. Short ones have few matrices alive at a time,
+# long ones keep few states and start few operations, and starting one costs PyTorch more than JAX.
 _SEGMENT = 512
 
 

@@ -11,7 +11,8 @@ definition, for all steps at once, with the same ties; reads are one product of 
 then go from chunk to chunk. The backward pass recomputes the weights of a chunk, and the strengths of a run of chunks.
 
 A float that sums many strengths loses what is small in them. So a sum is kept in two parts, and a difference of two
-sums is the difference of their coarse parts, which are exact, plus that of their fine parts, which are small.
+sums is the difference of their coarse parts, which are exact up to 2^13 in float32, plus that of their fine parts,
+which are small.
 """
 
 import math
@@ -62,7 +63,7 @@ def parts(strengths: Float[Array, "*shape"]) -> Float[Array, "2 *shape"]:
 def between(
     nearer: Float[Array, "2 *batch slots"], taken: Float[Array, "2 *batch steps"]
 ) -> Float[Array, "*batch steps slots"]:
-    """What stands between each slot and the end after each step; below 0, how far the end has cut into the slot."""
+    """What stands between each slot and the end after each step; below 0, how far the end has cut in."""
     nearer, taken = nearer[..., None, :], taken[..., None]
     return (nearer[0] - taken[0]) + (nearer[1] - taken[1])
 

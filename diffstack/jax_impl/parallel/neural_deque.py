@@ -56,16 +56,16 @@ def scan(
     actions = chunked(feasible(actions), rank, chunk)
     values = jnp.concatenate([jnp.flip(elements[1], -2), values, elements[0]], -2)
     # The last chunk is filled with no-ops.
-    more = len(actions) * chunk
-    padded = jnp.pad(values, [(0, 0)] * rank + [(more - time, more - time), (0, 0)])
+    length = len(actions) * chunk
+    padded = jnp.pad(values, [(0, 0)] * rank + [(length - time, length - time), (0, 0)])
     left, reads, runs = feasible(strengths), [], segments(len(actions))
     run = _segment if len(runs) == 1 else jax.checkpoint(_segment)
     for part in runs:
         start, stop = chunk * part.start, chunk * part.stop
         left = jnp.pad(left, [(0, 0)] * rank + [(stop - start, stop - start)])
-        left, *read = run(left, padded[..., more - stop : more + slots + stop, :], actions[part])
+        left, *read = run(left, padded[..., length - stop : length + slots + stop, :], actions[part])
         reads.append(read)
-    left = left[..., more - time : more + slots + time].astype(strengths.dtype)
+    left = left[..., length - time : length + slots + time].astype(strengths.dtype)
     read_top, read_bottom = (
         joined(jnp.concatenate(read), rank, time).astype(values.dtype) for read in zip(*reads, strict=True)
     )
@@ -114,8 +114,8 @@ def _chunk(
     )
     left = cut(strengths[..., None, :] + jnp.where(rest_bottom >= 0, 0, rest_bottom), rest_top)
     read_top, read_bottom = (
-        product(seen(left, rest, more), values) + product(own, new)
-        for rest, more, own in zip((rest_top, rest_bottom), wanted, weights, strict=True)
+        product(seen(left, rest, want), values) + product(own, new)
+        for rest, want, own in zip((rest_top, rest_bottom), wanted, weights, strict=True)
     )
     return left[..., -1, :], kept, read_top, read_bottom
 

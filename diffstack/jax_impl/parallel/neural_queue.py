@@ -72,13 +72,13 @@ def _segment(
     def step(left: Array, inputs: Any) -> tuple[Array, Array]:
         start, actions = inputs
         left = lax.dynamic_update_slice_in_dim(left, actions[..., PUSH], start, -1)
-        return jax.checkpoint(_all)(left, values, actions[..., POP], start)
+        return jax.checkpoint(_over_chunk)(left, values, actions[..., POP], start)
 
     starts = left.shape[-1] - chunk * jnp.arange(chunks, 0, -1)
     return lax.scan(step, left, (starts, actions))
 
 
-def _all(
+def _over_chunk(
     strengths: Float[Array, "*batch slots"],
     values: Float[Array, "*batch slots dim"],
     pops: Float[Array, "*batch steps"],
@@ -90,7 +90,7 @@ def _all(
     rest = between(nearer, taken)
     left = cut(strengths[..., None, :], rest)
     weights = seen(left, rest, jnp.ones_like(pops))
-    # A pop of more than there is leaves nothing, so that later strengths can not bring anything of it back.
+    # A pop of more than there is leaves nothing, so that later strengths cannot bring any of it back.
     slot = jnp.arange(strengths.shape[-1])
     there = slot >= jnp.where(emptied < 0, 0, start + emptied)[..., None]
     pushed = slot <= start + jnp.arange(steps)[:, None]

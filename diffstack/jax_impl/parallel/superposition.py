@@ -131,6 +131,7 @@ def _segment(
     a, b = _matrices(actions, slots)
     unwritten = chunk + slots - b.shape[-2]
 
+    # XLA keeps the buffers of a segment, and not the outcomes, which are larger.
     @jax.checkpoint
     def step(buffer: Array, inputs: tuple[Array, Array]) -> tuple[Array, Array]:
         a, from_elements = inputs

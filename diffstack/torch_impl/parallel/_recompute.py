@@ -46,7 +46,13 @@ class _Recompute(torch.autograd.Function):
 
 def recompute(function: Callable[..., tuple[Tensor, ...]], *arrays: Tensor) -> tuple[Tensor, ...]:
     """`function(*arrays)`, keeping only `arrays` for the backward pass."""
+
+    def run(*arrays: Tensor) -> tuple[Tensor, ...]:
+        # Autocast would round products, where stepping has none; and here also in the backward pass.
+        with torch.autocast(arrays[0].device.type, enabled=False):
+            return function(*arrays)
+
     # A custom jvp cannot be compiled, and a compiler chooses what to recompute by itself.
     if torch.compiler.is_compiling():
-        return function(*arrays)
-    return _Recompute.apply(function, *arrays)
+        return run(*arrays)
+    return _Recompute.apply(run, *arrays)

@@ -56,16 +56,16 @@ def scan(
     actions = chunked(feasible(actions), rank, chunk)
     values = torch.cat([torch.flip(elements[1], (-2,)), values, elements[0]], -2)
     # The last chunk is filled with no-ops.
-    more = len(actions) * chunk
-    fill = values.new_zeros((*values.shape[:-2], more - time, values.shape[-1]))
+    length = len(actions) * chunk
+    fill = values.new_zeros((*values.shape[:-2], length - time, values.shape[-1]))
     padded = torch.cat([fill, values, fill], -2)
     left, reads, runs = feasible(strengths), [], segments(len(actions))
     run = _segment if len(runs) == 1 else partial(recompute, _segment)
     for part in runs:
         stop = chunk * part.stop
-        left, *read = run(left, padded[..., more - stop : more + slots + stop, :], actions[part])
+        left, *read = run(left, padded[..., length - stop : length + slots + stop, :], actions[part])
         reads.append(read)
-    left = left[..., more - time : more + slots + time].to(strengths.dtype)
+    left = left[..., length - time : length + slots + time].to(strengths.dtype)
     read_top, read_bottom = (joined(torch.cat(read), rank, time).to(values.dtype) for read in zip(*reads, strict=True))
     return values, left, (read_top, read_bottom)
 
@@ -110,8 +110,8 @@ def _chunk(
     )
     left = cut(strengths[..., None, :] + torch.where(rest_bottom >= 0, 0, rest_bottom), rest_top)
     read_top, read_bottom = (
-        product(seen(left, rest, more), values) + product(own, new)
-        for rest, more, own in zip((rest_top, rest_bottom), wanted, weights, strict=True)
+        product(seen(left, rest, want), values) + product(own, new)
+        for rest, want, own in zip((rest_top, rest_bottom), wanted, weights, strict=True)
     )
     return left[..., -1, :], kept, read_top, read_bottom
 

@@ -70,12 +70,12 @@ def _segment(
     reads = []
     for action in actions.unbind():
         left = torch.cat([left, action[..., PUSH]], -1)
-        left, read = recompute(_all, left, values[..., : left.shape[-1], :], action[..., POP])
+        left, read = recompute(_over_chunk, left, values[..., : left.shape[-1], :], action[..., POP])
         reads.append(read)
     return left, torch.stack(reads)
 
 
-def _all(
+def _over_chunk(
     strengths: Float[Tensor, "*batch slots"],
     values: Float[Tensor, "*batch slots dim"],
     pops: Float[Tensor, "*batch steps"],
@@ -87,7 +87,7 @@ def _all(
     rest = between(nearer, taken)
     left = cut(strengths[..., None, :], rest)
     weights = seen(left, rest, torch.ones_like(pops))
-    # A pop of more than there is leaves nothing, so that later strengths can not bring anything of it back.
+    # A pop of more than there is leaves nothing, so that later strengths cannot bring any of it back.
     slot = torch.arange(strengths.shape[-1], device=strengths.device)
     there = slot >= torch.where(emptied < 0, 0, start + emptied)[..., None]
     pushed = slot <= slot[start:, None]

@@ -71,11 +71,10 @@ def _segment(
 ) -> tuple[Float[Tensor, "*batch all"], Float[Tensor, "chunks *batch steps dim"]]:
     """What a run of chunks leaves of the older elements and of its own; and its reads."""
     reads = []
-    for inputs in zip(*(array.unbind() for array in (weights, kept, taken, wanted, new)), strict=True):
-        weights, kept, taken, wanted, new = inputs
-        left, read = recompute(_older, left, values[..., : left.shape[-1], :], taken, wanted)
-        left = torch.cat([left, kept], -1)
-        reads.append(read + product(weights, new))
+    for weight, own, take, want, each in zip(*(a.unbind() for a in (weights, kept, taken, wanted, new)), strict=True):
+        left, read = recompute(_older, left, values[..., : left.shape[-1], :], take, want)
+        left = torch.cat([left, own], -1)
+        reads.append(read + product(weight, each))
     return left, torch.stack(reads)
 
 
