@@ -72,6 +72,14 @@ def standard_promotion(strict_promotion: None) -> Iterator[None]:
 
 
 @pytest.fixture
+def quick_compilation() -> Iterator[None]:
+    """Compile in less time, for tests that do not ask for the bits that users get."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
 def x64() -> Iterator[None]:
     """64-bit dtypes in JAX."""
     with jax.enable_x64(True):

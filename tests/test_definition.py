@@ -12,6 +12,8 @@ from jaxtyping import TypeCheckError
 from backends import Backend, assert_close
 from families import CASES, SCANS, SMALL, STEP, Case, Size, floats, mainly_scans
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SIZES = [
     Size(0, 2, (3,)),
     Size(1, 1, ()),

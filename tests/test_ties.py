@@ -23,6 +23,8 @@ from families import (
 )
 from oracles import neural_queue, neural_stack, piles
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 NEURAL = (NEURAL_STACK, NEURAL_QUEUE, NEURAL_DEQUE)
 DIFFERENTIABLE = tuple(case for case in CASES if case.differentiable)
 NOOPS = (0, 1, 30)

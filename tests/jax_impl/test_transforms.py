@@ -13,6 +13,8 @@ from jax.test_util import check_grads
 from backends import JAX, assert_close
 from families import CASES, FAMILIES, SCANS, SMALL, STEP, Case, Family, Size, floats, mainly_scans, with_floats
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 TOLERANCE = 4 * float(np.finfo(np.float32).eps)
 DIFFERENTIABLE = tuple(case for case in CASES if case.differentiable)
 
