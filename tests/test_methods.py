@@ -5,12 +5,11 @@ import itertools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 
-from backends import JAX, TORCH, Backend, assert_close
+from backends import TORCH, Backend, assert_close
 from diffstack.actions import POP, PUSH
 from diffstack.errors import check_method
 from families import (
@@ -132,41 +131,19 @@ def test_what_is_chosen():
         assert check_method(method, time, faster) == chosen
 
 
-@pytest.mark.parametrize("family", [POINTER, SUPERPOSITION], ids=str)
-def test_auto_steps_where_jax_takes_no_gradient(family: Family, monkeypatch: pytest.MonkeyPatch):
-    """On a CPU, and runs in parallel where one is taken, under other transforms too."""
-    module, runs = JAX.module(family.name), []
-    for place, name in ((module.parallel, "parallel"), (module.sequential, "sequential")):
-        scan = place.scan
-        monkeypatch.setattr(place, "scan", lambda *a, scan=scan, name=name: runs.append(name) or scan(*a))
-    # No other test has these shapes, so that nothing is compiled yet.
-    arguments = jax.tree.map(
-        lambda leaf: jnp.asarray(leaf, "float32"), tuple(sample_of(family, Size(9, 37, (61,)), "soft"))
-    )
-    arguments = JAX.arrays(arguments, family)
-    leaves = floats(arguments)
-    tangents = [jnp.ones_like(leaf) for leaf in leaves]
-
-    def loss(method: str) -> Any:
-        def function(leaves: Any) -> Any:
-            outputs = module.scan(*with_floats(arguments, leaves), method=method)
-            return sum(jnp.sum(jnp.sin(leaf)) for leaf in floats(outputs))
-
-        return function
-
-    loss("auto")(leaves)
-    assert set(runs) == {"sequential"}
-    runs.clear()
-    jax.grad(loss("auto"))(leaves)
-    assert set(runs) == {"parallel"}
-    ours, theirs = (
-        jax.jvp(
-            jax.vmap(jax.checkpoint(loss(method))), *([[leaf[None] for leaf in each]] for each in (leaves, tangents))
-        )
-        for method in ("auto", "parallel")
-    )
-    for left, right in zip(ours, theirs, strict=True):
-        assert_close(np.asarray(left), np.asarray(right), 1e-5)
+@pytest.mark.parametrize("family", SOFT, ids=str)
+def test_the_thresholds_of_auto(backend: Backend, family: Family):
+    """As docs/parallel.md says them: steps, and in JAX the numbers in a buffer."""
+    faster = backend.module(f"parallel.{family.name}").is_faster
+    if family in NEURAL:
+        cases = [((15,), False), ((16,), True)]
+    elif backend is TORCH:
+        cases = [((31,), False), ((32,), True)]
+    else:
+        entries = 2048 if family is POINTER else 512
+        cases = [((7, entries), False), ((8, entries - 1), False), ((8, entries), True)]
+    for shape, expected in cases:
+        assert faster(*shape) == expected
 
 
 @pytest.mark.parametrize("family", [POINTER, SUPERPOSITION], ids=str)

@@ -306,8 +306,6 @@ def scan(
     time = errors.check_elements("elements", elements, layout, state.buffer.dtype)
     errors.check_weights(actions, (*layout.batch, time, 3), state.buffer.dtype)
     chosen = errors.check_method(method, time, parallel.is_faster(time, layout.slots * math.prod(layout.element)))
-    if (method, chosen, jax.default_backend()) == ("auto", "parallel", "cpu"):
-        return _scan_on_cpu(state, actions, elements)
     return _scan(state, actions, elements, chosen)
 
 
@@ -389,17 +387,6 @@ def _scan(state: PointerState, actions: Array, elements: Array, method: str) -> 
         flatten(state.buffer, rank + 1), state.index, actions, flatten(elements, rank + 1)
     )
     return PointerState(buffer.reshape(state.buffer.shape), index), reads.reshape(elements.shape)
-
-
-@jax.custom_jvp
-def _scan_on_cpu(state: PointerState, actions: Array, elements: Array) -> tuple[PointerState, Array]:
-    # On a CPU stepping is faster as long as no gradient is taken, and only then.
-    return _scan(state, actions, elements, "sequential")
-
-
-@_scan_on_cpu.defjvp
-def _scan_on_cpu_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
-    return jax.jvp(partial(_scan, method="parallel"), primals, tangents)
 
 
 @jax.jit

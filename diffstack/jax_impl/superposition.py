@@ -251,8 +251,6 @@ def scan(
     time = errors.check_elements("elements", elements, layout, state.buffer.dtype)
     errors.check_weights(actions, (*layout.batch, time, 3), state.buffer.dtype)
     chosen = errors.check_method(method, time, parallel.is_faster(time, layout.slots * layout.element[0]))
-    if (method, chosen, jax.default_backend()) == ("auto", "parallel", "cpu"):
-        return _scan_on_cpu(state, actions, elements)
     return _scan(state, actions, elements, chosen)
 
 
@@ -302,17 +300,6 @@ def _scan(state: SuperpositionState, actions: Array, elements: Array, method: st
         return sequential.scan(step, state, actions, elements, state.buffer.ndim - 2)
     buffer, reads = parallel.scan(state.buffer, actions, elements)
     return SuperpositionState(buffer), reads
-
-
-@jax.custom_jvp
-def _scan_on_cpu(state: SuperpositionState, actions: Array, elements: Array) -> tuple[SuperpositionState, Array]:
-    # On a CPU stepping is faster as long as no gradient is taken, and only then.
-    return _scan(state, actions, elements, "sequential")
-
-
-@_scan_on_cpu.defjvp
-def _scan_on_cpu_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
-    return jax.jvp(partial(_scan, method="parallel"), primals, tangents)
 
 
 def _superposed(
