@@ -23,7 +23,6 @@ from families import (
     Sample,
     Size,
     floats,
-    with_floats,
 )
 from oracles import piles, pointer, superposition
 
