@@ -82,12 +82,13 @@ def as_json(about: Mapping[str, Any], measured: Measured) -> str:
 def picture(measured: Measured, path: Path) -> None:
     """Draw time and temporary memory against size: a line for each competitor, a column for each title."""
     titles = list(dict.fromkeys(work.title for work, _ in measured))
-    figure = Figure(figsize=(1 + 4 * len(titles), 8), layout="constrained")
+    figure = Figure(figsize=(2 + 4.5 * len(titles), 8.5), layout="constrained")
     panels = figure.subplots(2, len(titles), sharey="row", squeeze=False)
     lines: dict[str, Any] = {}
+    names = list(dict.fromkeys(each.name for _, results in measured for each in results))
     for column, title in enumerate(titles):
         rows = [(work, results) for work, results in measured if work.title == title]
-        for place, name in enumerate(dict.fromkeys(each.name for _, results in rows for each in results)):
+        for place, name in enumerate(names):
             points = [(w.size, e) for w, results in rows for e in results if e.name == name and e.median is not None]
             if points:
                 lines[name] = _lines(panels[:, column], place, name, points, rows[0][0])
@@ -100,7 +101,7 @@ def picture(measured: Measured, path: Path) -> None:
         panels[0, column].set_title(title.replace(", ", "\n", 1))
     panels[0, 0].set_ylabel("seconds: median, and 10% to 90%")
     panels[1, 0].set_ylabel("temporary memory, bytes")
-    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=2 * len(titles), frameon=False)
     figure.savefig(path, dpi=110)
 
 
