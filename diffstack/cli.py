@@ -179,6 +179,8 @@ def learn(
     say(
         console, f"The learned input:\n{shown(learned)}\n\nIts reversal, which should be the target:\n{shown(output)}\n"
     )
+    if not loss <= 0.01 * np.mean(wanted.astype(np.float64) ** 2):
+        say(console, "It is not there yet: try more --steps, or a larger --learning-rate.\n")
     say(console, f"The learned input is in {result}")
     if plot is not None:
         say(console, f"The picture of the run is in {plot}")
