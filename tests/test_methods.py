@@ -153,6 +153,36 @@ def test_gradients_across_segments(backend: Backend, family: Family, monkeypatch
     agree(backend, family, sample_of(family, Size(71, 5, (2,)), "soft"))
 
 
+def test_pytorch_differentiates_again():
+    """Over several chunks: by autograd, by `torch.func`, by the one over the other, and where grad mode is off."""
+    sample = sample_of(POINTER, Size(70, 3, (2,)), "soft")
+    state, actions, elements = TORCH.arrays(tuple(sample), POINTER)
+
+    def results(method: str) -> list[Any]:
+        def loss(actions: Any, elements: Any) -> Any:
+            return (TORCH.module("pointer").scan(state, actions, elements, method=method)[1] ** 2).sum()
+
+        leaves = actions.clone().requires_grad_(), elements.clone().requires_grad_()
+        by_elements = torch.func.grad(loss, 1)
+        with torch.no_grad():
+            without = torch.func.jacrev(loss, (0, 1))(actions, elements)
+        once = torch.autograd.grad(loss(*leaves), leaves[1], create_graph=True)[0]
+        twice = torch.autograd.grad((once**2).sum(), leaves[0], create_graph=True)[0]
+        found = [
+            *without,
+            *torch.func.hessian(loss, 1)(actions, elements),
+            *torch.func.jacrev(by_elements)(actions, elements),
+            *torch.autograd.grad((by_elements(*leaves) ** 2).sum(), leaves),
+            *torch.autograd.grad((twice**2).sum(), leaves),
+            # What needs no gradient gets none.
+            *torch.autograd.grad(loss(actions, leaves[1]), leaves[1]),
+        ]
+        return TORCH.numpys(found)
+
+    for left, right in zip(results("parallel"), results("sequential"), strict=True):
+        assert_close(left, right, 1e-11)
+
+
 @pytest.mark.parametrize("family", SOFT, ids=str)
 def test_autocast(family: Family):
     """It changes no dtype, and not the numbers of the families whose steps have no product."""

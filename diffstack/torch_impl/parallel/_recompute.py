@@ -23,8 +23,15 @@ class _Recompute(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        pull_back: Any = torch.func.vjp(ctx.function, *ctx.saved_tensors)[1]
-        return None, *pull_back(cotangents)
+        needed, arrays = ctx.needs_input_grad[1:], ctx.saved_tensors
+
+        def of_wanted(*wanted: Tensor) -> tuple[Tensor, ...]:
+            rest = iter(wanted)
+            return ctx.function(*(next(rest) if need else array for array, need in zip(arrays, needed, strict=True)))
+
+        wanted = [array for array, need in zip(arrays, needed, strict=True) if need]
+        gradients = iter(_pull_back(of_wanted, wanted, cotangents))
+        return None, *(next(gradients) if need else None for need in needed)
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> tuple[Tensor, ...]:
@@ -42,6 +49,22 @@ class _Recompute(torch.autograd.Function):
         # entry of the batch.
         output = _Recompute.apply(torch.vmap(function, in_dims=in_dims[1:]), *arrays)
         return output, (0,) * len(output)
+
+
+def _pull_back(
+    function: Callable[..., tuple[Tensor, ...]], arrays: list[Tensor], cotangents: tuple[Tensor, ...]
+) -> tuple[Tensor | None, ...]:
+    """The gradients of `arrays`, which can be differentiated again where grad mode is on."""
+    twice = torch.is_grad_enabled()
+    with torch.enable_grad():
+        copies = [array.view_as(array) for array in arrays]
+    # Under `torch.func` they are not, and need its own, slower way.
+    if not all(copy.requires_grad for copy in copies):
+        return torch.func.vjp(function, *arrays)[1](cotangents)
+    with torch.enable_grad():
+        pairs = zip(function(*copies), cotangents, strict=True)
+    outputs, cotangents = zip(*(pair for pair in pairs if pair[0].requires_grad), strict=True)
+    return torch.autograd.grad(outputs, copies, cotangents, create_graph=twice, allow_unused=True)
 
 
 def recompute(function: Callable[..., tuple[Tensor, ...]], *arrays: Tensor) -> tuple[Tensor, ...]:
