@@ -27,7 +27,7 @@ from diffstack.jax_impl._neural import least
 
 def chunk_length(time: int) -> int:
     """A chunk costs its square within, and a pass over all slots between; a short sequence is one chunk."""
-    return min(1 << (time - 1).bit_length(), 32 if time <= 2048 else 64)
+    return min(1 << (time - 1).bit_length(), 32)
 
 
 def segments(chunks: int) -> list[slice]:
