@@ -9,7 +9,7 @@ demo: .venv/installed
 	$(BIN)/diffstack demo --out demo
 
 test: .venv/installed
-	$(BIN)/python -m pytest -q -n auto -m "not full"
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not full"
 
 test-all: .venv/installed
 	$(BIN)/python -m pytest -q -n auto

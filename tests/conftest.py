@@ -24,7 +24,7 @@ from backends import BACKENDS, Backend
 
 torch.set_num_threads(1)
 
-settings.register_profile("suite", deadline=None, derandomize=bool(os.environ.get("CI")), max_examples=20)
+settings.register_profile("suite", deadline=None, derandomize=bool(os.environ.get("CI")), max_examples=12)
 settings.load_profile("suite")
 
 

@@ -62,7 +62,7 @@ def test_values_of_hard_actions(backend: Backend, case: Case, size: Size):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("case", "size"), sized(DIFFERENTIABLE, [SIZES[0], SIZES[1], SIZES[4]]))
+@pytest.mark.parametrize(("case", "size"), sized(DIFFERENTIABLE, [SIZES[1], SIZES[4]]))
 def test_gradients(backend: Backend, case: Case, size: Size):
     arguments = backend.arguments(case, size)
     cotangents = [backend.array(cotangent) for cotangent in case.cotangents(size)]

@@ -87,5 +87,5 @@ def machine(backend: Backend, dtype: str) -> type[RuleBasedStateMachine]:
 def test_against_a_python_list(backend: Backend, dtype: str):
     with backend.x64():
         run_state_machine_as_test(
-            machine(backend, dtype), settings=settings(max_examples=15, stateful_step_count=20, deadline=None)
+            machine(backend, dtype), settings=settings(max_examples=8, stateful_step_count=20, deadline=None)
         )

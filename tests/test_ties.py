@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 NEURAL = (NEURAL_STACK, NEURAL_QUEUE, NEURAL_DEQUE)
 DIFFERENTIABLE = tuple(case for case in CASES if case.differentiable)
-NOOPS = (0, 1, 30)
+NOOPS = (0, pytest.param(1, marks=pytest.mark.full), 30)
 # More steps than slots: a hard program of this length overflows, and pops what is not there.
 LONG = Size(13, 3, (2,), (2,))
 
