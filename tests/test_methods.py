@@ -12,6 +12,7 @@ import torch
 from backends import TORCH, Backend, assert_close
 from diffstack.actions import POP, PUSH
 from diffstack.errors import check_method
+from diffstack.torch_impl.parallel._recompute import recompute
 from families import (
     FAMILIES,
     NEURAL_DEQUE,
@@ -168,19 +169,36 @@ def test_pytorch_differentiates_again():
             without = torch.func.jacrev(loss, (0, 1))(actions, elements)
         once = torch.autograd.grad(loss(*leaves), leaves[1], create_graph=True)[0]
         twice = torch.autograd.grad((once**2).sum(), leaves[0], create_graph=True)[0]
+        # Autograd outside tracks one of the two that `torch.func` differentiates.
+        mixed = sum((each**2).sum() for each in torch.func.grad(loss, (0, 1))(leaves[0], elements))
         found = [
             *without,
+            *torch.autograd.grad(mixed, leaves[0]),
             *torch.func.hessian(loss, 1)(actions, elements),
             *torch.func.jacrev(by_elements)(actions, elements),
             *torch.autograd.grad((by_elements(*leaves) ** 2).sum(), leaves),
             *torch.autograd.grad((twice**2).sum(), leaves),
-            # What needs no gradient gets none.
             *torch.autograd.grad(loss(actions, leaves[1]), leaves[1]),
         ]
         return TORCH.numpys(found)
 
     for left, right in zip(results("parallel"), results("sequential"), strict=True):
         assert_close(left, right, 1e-11)
+
+
+def test_pytorch_recomputes_for_what_needs_a_gradient():
+    """Not for the actions of a fixed program, such as the reversal's."""
+    runs = []
+
+    def product(*arrays: torch.Tensor) -> tuple[torch.Tensor]:
+        runs.append([array.requires_grad for array in arrays])
+        return (arrays[0] * arrays[1],)
+
+    fixed, needed = torch.tensor([2.0, 3.0]), torch.tensor([5.0, 7.0], requires_grad=True)
+    (output,) = recompute(product, fixed, needed)
+    (gradient,) = torch.autograd.grad(output.sum(), needed)
+    assert gradient.tolist() == [2.0, 3.0]
+    assert runs[1:] == [[False, True]]
 
 
 @pytest.mark.parametrize("family", SOFT, ids=str)
