@@ -135,12 +135,14 @@ def test_what_is_chosen():
 def test_the_thresholds_of_auto(backend: Backend, family: Family):
     """As docs/parallel.md says them: steps, and in JAX the numbers in a buffer."""
     faster = backend.module(f"parallel.{family.name}").is_faster
-    if family is NEURAL_QUEUE or (family in NEURAL and backend is not TORCH):
-        cases = [((15,), False), ((16,), True)]
-    elif backend is TORCH:
-        cases = [((31,), False), ((32,), True)]
+    if backend is TORCH:
+        shortest = 8 if family is NEURAL_QUEUE else 16
+        cases = [((shortest - 1,), False), ((shortest,), True)]
+    elif family in NEURAL:
+        shortest = 32 if family is NEURAL_DEQUE else 16
+        cases = [((shortest - 1,), False), ((shortest,), True)]
     else:
-        entries = 2048 if family is POINTER else 512
+        entries = 1024 if family is POINTER else 512
         cases = [((7, entries), False), ((8, entries - 1), False), ((8, entries), True)]
     for shape, expected in cases:
         assert faster(*shape) == expected

@@ -30,6 +30,7 @@ from diffstack import errors
 from diffstack.actions import NOOP, POP, PUSH
 from diffstack.jax_impl import sequential
 from diffstack.jax_impl._arrays import as_array, as_codes, flatten, floating_dtype
+from diffstack.jax_impl.parallel import _auto
 from diffstack.jax_impl.parallel import pointer as parallel
 
 IS_STACK: Final = True
@@ -306,6 +307,8 @@ def scan(
     time = errors.check_elements("elements", elements, layout, state.buffer.dtype)
     errors.check_weights(actions, (*layout.batch, time, 3), state.buffer.dtype)
     chosen = errors.check_method(method, time, parallel.is_faster(time, layout.slots * math.prod(layout.element)))
+    if (method, chosen) == ("auto", "parallel"):
+        return _auto.scan(_scan, state, actions, elements)
     return _scan(state, actions, elements, chosen)
 
 
@@ -407,7 +410,8 @@ def _soft_assign(
 def _soft_lookup(
     buffer: Float[Array, "*batch slots dim"], index: Float[Array, "*batch slots"]
 ) -> Float[Array, "*batch dim"]:
-    return jnp.sum(index[..., None] * buffer, -2)
+    # XLA's sum over the slots takes up to 40 times as long on a CPU.
+    return jnp.matmul(index[..., None, :], buffer, precision=lax.Precision.HIGHEST)[..., 0, :]
 
 
 def _turned(

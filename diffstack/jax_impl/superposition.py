@@ -26,6 +26,7 @@ from diffstack import errors
 from diffstack.actions import NOOP, POP, PUSH
 from diffstack.jax_impl import pointer, sequential
 from diffstack.jax_impl._arrays import as_array, floating_dtype
+from diffstack.jax_impl.parallel import _auto
 from diffstack.jax_impl.parallel import superposition as parallel
 
 IS_STACK: Final = True
@@ -251,6 +252,8 @@ def scan(
     time = errors.check_elements("elements", elements, layout, state.buffer.dtype)
     errors.check_weights(actions, (*layout.batch, time, 3), state.buffer.dtype)
     chosen = errors.check_method(method, time, parallel.is_faster(time, layout.slots * layout.element[0]))
+    if (method, chosen) == ("auto", "parallel") and parallel.steps_forward(state.buffer.size):
+        return _auto.scan(_scan, state, actions, elements)
     return _scan(state, actions, elements, chosen)
 
 

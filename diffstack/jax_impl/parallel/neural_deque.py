@@ -34,7 +34,7 @@ from diffstack.jax_impl.parallel._neural import (
 
 def is_faster(time: int) -> bool:
     """Whether this is faster than stepping, as measured forward and backward on a CPU: see docs/parallel.md."""
-    return time >= 16
+    return time >= 32
 
 
 def scan(

@@ -125,7 +125,7 @@ def is_faster(time: int, entries: int) -> bool:
 
     `entries` is the size of the buffer: XLA steps through a small one without leaving the caches.
     """
-    return time >= 8 and entries >= 2048
+    return time >= 8 and entries >= 1024
 
 
 def scan(

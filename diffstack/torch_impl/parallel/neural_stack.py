@@ -34,7 +34,7 @@ from diffstack.torch_impl.parallel._recompute import recompute
 
 def is_faster(time: int) -> bool:
     """Whether this is faster than stepping, as measured forward and backward on a CPU: see docs/parallel.md."""
-    return time >= 32
+    return time >= 16
 
 
 def scan(

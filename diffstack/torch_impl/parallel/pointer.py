@@ -119,7 +119,7 @@ def _segment(
 
 def is_faster(time: int) -> bool:
     """Whether this is faster than stepping, as measured forward and backward on a CPU: see docs/parallel.md."""
-    return time >= 32
+    return time >= 16
 
 
 def scan(
