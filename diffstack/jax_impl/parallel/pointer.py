@@ -90,7 +90,7 @@ def _matrices(
     write, look = write[..., None, :], look[..., None, :]
     decay = 1 - write
     recall = look * decay
-    relay = jnp.sum(look * write, axis=-1, keepdims=True)
+    relay = matmul(look, jnp.swapaxes(write, -1, -2))
     while relay.shape[-3] > 1:
         (decay1, decay2), (write1, write2) = halves(decay), halves(write)
         (recall1, recall2), (relay1, relay2) = halves(recall), halves(relay)

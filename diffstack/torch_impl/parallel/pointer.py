@@ -90,7 +90,7 @@ def _matrices(
     write, look = write[..., None, :], look[..., None, :]
     decay = 1 - write
     recall = look * decay
-    relay = torch.sum(look * write, dim=-1, keepdim=True)
+    relay = look @ write.mT
     while relay.shape[-3] > 1:
         (decay1, decay2), (write1, write2) = halves(decay), halves(write)
         (recall1, recall2), (relay1, relay2) = halves(recall), halves(relay)
