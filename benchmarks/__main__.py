@@ -13,10 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import memory, report, reversal, scans
-from benchmarks.measure import Budget, Result, Runner, Work
+from benchmarks.measure import BACKWARD, Budget, Result, Runner, Work
 
 SUITE = {reversal.NAME: reversal.works} | {name: partial(scans.works, name) for name in scans.FAMILIES}
 RESULTS = Path(__file__).parent / "results"
+# What the README shows.
+OVERVIEW = tuple(f"{name} over T, {BACKWARD}" for name in ("superposition", "neural_stack"))
 
 
 def main(
@@ -40,10 +42,15 @@ def main(
     about = report.environment(device)
     for name, value in about.items():
         console.print(f"{name}: {value}", highlight=False)
+    everything = []
     for name in [only] if only else SUITE:
         measured = list(_run(name, device, quick, console))
+        everything += measured
         (out / f"{name}-{device}.json").write_text(report.as_json(about, measured))
         report.picture(measured, out / f"{name}-{device}.png")
+    if not only:
+        overview = [each for each in everything if each[0].title in OVERVIEW]
+        report.picture(overview, out / f"overview-{device}.png")
     console.print(f"written to {out}", highlight=False, soft_wrap=True)
 
 
