@@ -139,12 +139,12 @@ def test_the_methods_are_all_tested(backend: Backend, family):
 
 def test_the_kernels_check_their_shapes(backend: Backend):
     """The suite turns jaxtyping's checks on for kernels; without them, these would broadcast."""
-    buffer, index = backend.array(np.ones((2, 3), np.float32)), backend.array(np.ones(1, np.float32))
+    arrays = [backend.array(np.ones(shape, np.float32)) for shape in ((2, 3), 1, 3)]
     with pytest.raises(TypeCheckError):
-        backend.module("pointer")._soft_lookup(buffer, index)
+        backend.module("pointer")._soft_assign(*arrays)
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_the_checks_can_be_turned_off(backend: Backend):
-    buffer, index = backend.array(np.ones((2, 3), np.float32)), backend.array(np.ones(1, np.float32))
-    assert backend.module("pointer")._soft_lookup(buffer, index).shape == (3,)
+    arrays = [backend.array(np.ones(shape, np.float32)) for shape in ((2, 3), 1, 3)]
+    assert backend.module("pointer")._soft_assign(*arrays).shape == (2, 3)

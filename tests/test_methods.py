@@ -148,6 +148,12 @@ def test_the_thresholds_of_auto(backend: Backend, family: Family):
         assert faster(*shape) == expected
 
 
+def test_when_values_alone_are_stepped():
+    """In JAX, as docs/parallel.md says: the superposition stack's, while the buffers stay in the caches."""
+    steps_forward = importlib.import_module("diffstack.jax_impl.parallel.superposition").steps_forward
+    assert (steps_forward(65535), steps_forward(65536)) == (True, False)
+
+
 @pytest.mark.parametrize("family", [POINTER, SUPERPOSITION], ids=str)
 def test_gradients_across_segments(backend: Backend, family: Family, monkeypatch: pytest.MonkeyPatch):
     """Of 32 steps here, so that a short sequence has several."""
