@@ -1,5 +1,6 @@
 """The `scan` of every family and method, beside a plain loop and one matrix product of the reads' shape."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -57,11 +58,11 @@ LIMIT = "one product (JAX)"
 
 
 def works(name: str, device: str, quick: bool) -> Iterator[Work]:
-    """A family's rows, axis by axis; forward alone along the time only."""
+    """A family's rows, axis by axis."""
     family = FAMILIES[name]
     reference = "plain loop (PyTorch)" if family.loops else "sequential (PyTorch)"
     axes = {"T": (QUICK.T,)} if quick else family.axes
-    for mode, axis in [*((BACKWARD, axis) for axis in axes), (FORWARD, "T")]:
+    for mode, axis in itertools.product((BACKWARD, FORWARD), axes):
         for length in axes[axis]:
             shape = QUICK if quick else family.base._replace(**{axis: length})
             competitors = tuple(_competitors(name, family, shape, device))
