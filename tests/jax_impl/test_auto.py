@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from backends import JAX, assert_close
-from diffstack.jax_impl import pointer
+from diffstack.jax_impl import pointer, superposition
 from diffstack.jax_impl.parallel import pointer as parallel
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -61,6 +61,25 @@ def test_each_does_its_part():
     assert not all(map(np.array_equal, values, at_once))
     gradients = (jax.jit(jax.grad(loss(scan(method)), (0, 1, 2, 3)))(*arrays) for method in ("auto", "parallel"))
     assert all(map(np.array_equal, *gradients))
+
+
+def test_the_superposition_stack_too():
+    generator = np.random.default_rng(22)
+    actions, elements = (
+        jnp.asarray(generator.dirichlet(np.ones(3), size=9)),
+        jnp.asarray(generator.normal(size=(9, 32))),
+    )
+
+    def reads(method: str) -> Callable[..., jax.Array]:
+        return lambda *arrays: superposition.scan(superposition.empty(16, (32,)), *arrays, method=method)[1]
+
+    values, stepped, at_once = (
+        jax.jit(reads(method))(actions, elements) for method in ("auto", "sequential", "parallel")
+    )
+    assert np.array_equal(values, stepped)
+    assert not np.array_equal(values, at_once)
+    along = jax.jit(lambda *arrays: jax.vjp(reads("auto"), *arrays)[0])(actions, elements)
+    assert np.array_equal(along, at_once)
 
 
 def test_what_has_no_gradient_costs_none():
