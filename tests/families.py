@@ -49,12 +49,15 @@ class Sample(NamedTuple):
 
 
 class Verb(NamedTuple):
-    """A function of a family: its arguments, the oracle's for one stack, and what is not an array."""
+    """A function of a family: its arguments, the oracle's for one stack, what is not an array, and whether it takes
+    many steps, by a method.
+    """
 
     name: str
     arguments: Callable[[Sample], tuple[Any, ...]]
     oracle: Callable[..., Any]
     options: tuple[tuple[str, Any], ...] = ()
+    many: bool = False
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -96,7 +99,7 @@ class Family:
 
 @dataclass(frozen=True, repr=False)
 class Case:
-    """A verb of a family; for `scan`, with a method."""
+    """A verb of a family; where it takes many steps, with a method."""
 
     family: Family
     verb: Verb
@@ -242,7 +245,10 @@ POINTER = Family(
         Verb("pop", lambda s: (s.state,), lambda state: pointer.pop(*state)),
         Verb("peek", lambda s: (s.state,), lambda state: pointer.peek(*state)),
         Verb("step", lambda s: s, lambda state, actions, element: pointer.step(*state, actions, element)),
-        Verb("scan", lambda s: s, lambda state, actions, elements: pointer.scan(*state, actions, elements)),
+        Verb("scan", lambda s: s, lambda state, actions, elements: pointer.scan(*state, actions, elements), many=True),
+        Verb("push_all", lambda s: (s.state, s.elements), lambda state, e: pointer.push_all(*state, e), many=True),
+        # As many pops as make a chunk and a part of one.
+        Verb("pop_all", lambda s: (s.state,), lambda state: pointer.pop_all(*state, 37), (("count", 37),), many=True),
         Verb("contents", lambda s: (s.state,), lambda state: pointer.contents(*state)),
         Verb("soft_assign", lambda s: (*s.state, s.elements), pointer.soft_assign),
         Verb("soft_lookup", lambda s: (*s.state,), pointer.soft_lookup),
@@ -293,7 +299,7 @@ DISCRETE = Family(
         ),
         Verb("peek", lambda s: (s.state,), _discrete_peek),
         Verb("step", lambda s: s, _discrete_step),
-        Verb("scan", lambda s: s, lambda state, codes, elements: discrete.scan(*state, codes, elements)),
+        Verb("scan", lambda s: s, lambda state, codes, elements: discrete.scan(*state, codes, elements), many=True),
         Verb("contents", lambda s: (s.state,), lambda state: discrete.contents(*state[:2])),
         Verb("size", lambda s: (s.state,), lambda state: state[1]),
         Verb("fault", lambda s: (s.state,), lambda state: state[2]),
@@ -327,7 +333,12 @@ SUPERPOSITION = Family(
         Verb("pop", lambda s: (s.state,), lambda state: superposition.pop(*state)),
         Verb("peek", lambda s: (s.state,), lambda state: superposition.peek(*state)),
         Verb("step", lambda s: s, lambda state, actions, element: superposition.step(*state, actions, element)),
-        Verb("scan", lambda s: s, lambda state, actions, elements: superposition.scan(*state, actions, elements)),
+        Verb(
+            "scan",
+            lambda s: s,
+            lambda state, actions, elements: superposition.scan(*state, actions, elements),
+            many=True,
+        ),
         Verb("contents", lambda s: (s.state,), lambda state: superposition.contents(*state)),
     ),
     unused=lambda buffer, _: SuperpositionState(buffer),
@@ -394,7 +405,7 @@ def _neural(name: str, kind: type, oracle: Any, is_stack: bool) -> Family:
             Verb("pop", lambda s: (s.state, s.actions[..., POP]), lambda state, u: oracle.pop(*state, u)),
             Verb("peek", lambda s: (s.state, s.actions[..., POP]), lambda state, u: oracle.peek(*state, u)),
             Verb("step", lambda s: s, step),
-            Verb("scan", lambda s: s, scan),
+            Verb("scan", lambda s: s, scan, many=True),
             Verb("contents", lambda s: (s.state,), lambda state: oracle.contents(*state)),
             Verb("size", lambda s: (s.state,), lambda state: oracle.size(*state)),
             Verb("resize", lambda s: (s.state,), lambda state: _newest(state, 2), (("capacity", 2),)),
@@ -483,7 +494,7 @@ NEURAL_DEQUE = Family(
         Verb("peek_top", lambda s: (s.state, s.actions[..., 1]), lambda s, u: neural_deque.peek_top(*s, u)),
         Verb("peek_bottom", lambda s: (s.state, s.actions[..., 3]), lambda s, u: neural_deque.peek_bottom(*s, u)),
         Verb("step", lambda s: s, _deque_step),
-        Verb("scan", lambda s: s, _deque_scan),
+        Verb("scan", lambda s: s, _deque_scan, many=True),
         Verb("contents", lambda s: (s.state,), lambda state: neural_deque.contents(*state)),
         Verb("size", lambda s: (s.state,), lambda state: neural_deque.size(*state)),
         Verb("resize", lambda s: (s.state,), lambda state: _outermost(state, 2), (("capacity", 2),)),
@@ -506,12 +517,12 @@ CASES = tuple(
     Case(family, verb, method)
     for family in FAMILIES
     for verb in family.verbs
-    for method in (family.methods if verb.name == "scan" else (None,))
+    for method in (family.methods if verb.many else (None,))
 )
-SCANS = tuple(case for case in CASES if case.method)
+SCANS = tuple(case for case in CASES if case.verb.name == "scan")
 METHODS = tuple((case.family, case.method) for case in SCANS)
 
 
 def mainly_scans(cases: tuple[Case, ...]) -> list[Any]:
     """The scans, and the other verbs when the full product is asked for."""
-    return [pytest.param(case, marks=() if case.method else pytest.mark.full, id=str(case)) for case in cases]
+    return [pytest.param(case, marks=() if case in SCANS else pytest.mark.full, id=str(case)) for case in cases]

@@ -168,7 +168,7 @@ def states(family: Family) -> list[Bad]:
     """Every verb that takes a state is given a plain tuple, and the other framework's state."""
     bad = []
     for case in (Case(family, verb) for verb in family.verbs):
-        state, *rest = case.arguments(SIZE if case.verb.name == "scan" else ONE, dtype=np.float32)
+        state, *rest = case.arguments(SIZE if case.verb.many else ONE, dtype=np.float32)
         if not hasattr(state, "_fields"):
             continue
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from backends import TORCH, Backend, assert_close
+from backends import TORCH, Backend, assert_close, assert_same_bits
 from diffstack.actions import POP, PUSH
 from diffstack.errors import check_method
 from diffstack.torch_impl.parallel._recompute import recompute
+from diffstack.torch_impl.reversal import reverse
 from families import (
     FAMILIES,
     NEURAL_DEQUE,
@@ -221,6 +222,16 @@ def test_autocast(family: Family):
         assert actual.dtype == expected.dtype
         if family in (POINTER, SUPERPOSITION):
             assert_close(TORCH.numpy(actual), TORCH.numpy(expected), 0.0)
+
+
+def test_autocast_of_the_pointer_alone():
+    """Which has the products of `contents`, `push_all` and `pop_all`, and so those of the reversal."""
+    sequence = torch.from_numpy(np.random.default_rng(17).normal(size=(40, 3)).astype(np.float32)).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        result = reverse(sequence)
+    (gradient,) = torch.autograd.grad(result, sequence, sequence)
+    assert_same_bits(TORCH.numpy(result), TORCH.numpy(sequence)[::-1])
+    assert_same_bits(TORCH.numpy(gradient), TORCH.numpy(sequence)[::-1])
 
 
 @pytest.mark.parametrize("family", SOFT, ids=str)

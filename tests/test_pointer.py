@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from backends import Backend
+from backends import Backend, assert_close, assert_same_bits
 from diffstack.actions import NOOP, POP, PUSH
+from families import POINTER, Size, floats
+from strategies import numpy_dtype
 
 
 def rows(backend: Backend, array) -> list:
@@ -63,3 +65,62 @@ def test_the_notebook_example(backend: Backend):
     )
     assert rows(backend, pointer.push(state, 5.0).buffer) == [3, 3.5, 3]
     assert rows(backend, pointer.peek(state)) == 0.5 * 3 + 0.5 * 1
+
+
+# --- pushes alone, and pops alone ---
+
+LENGTHS = [0, 1, 13, 32, 33, 70]
+
+
+def results(backend: Backend, method: str, arguments: tuple, count: int) -> tuple[list, list]:
+    """Of a push of every element and then so many pops: the state, what was popped, and the gradients of it all."""
+    pointer = backend.module("pointer")
+
+    def run(state, elements):
+        return pointer.pop_all(pointer.push_all(state, elements, method=method), count, method=method)
+
+    outputs = floats(run(*arguments))
+    generator = np.random.default_rng(5)
+    cotangents = [backend.array(generator.normal(size=tuple(output.shape))) for output in outputs]
+    return backend.numpys(outputs), backend.numpys(backend.vjp(run, arguments, cotangents))
+
+
+@pytest.mark.usefixtures("x64", "quick_compilation")
+@pytest.mark.parametrize("time", LENGTHS)
+def test_push_all_and_pop_all_by_both_methods(backend: Backend, time: int):
+    """Over a broken chunk, around the ring many times, and in a stack that is larger than a chunk."""
+    for slots, element, batch in [(1, (1,), ()), (7, (), (2,)), (40, (2, 3), ())]:
+        state, _, elements = POINTER.sample(np.random.default_rng(6), Size(time, slots, element, batch), False)
+        arguments = backend.arrays((state, elements), POINTER)
+        ours, theirs = (results(backend, method, arguments, 70 - time) for method in ("sequential", "parallel"))
+        for left, right in zip([*theirs[0], *theirs[1]], [*ours[0], *ours[1]], strict=True):
+            assert_close(left, right, 1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("method", ["sequential", "parallel"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_push_all_and_pop_all_are_lossless(backend: Backend, dtype: str, method: str):
+    """A one-hot index, over more pushes than there are slots."""
+    generator = np.random.default_rng(7)
+    buffer, elements = (generator.normal(size=(n, 3)).astype(numpy_dtype(dtype)) for n in (50, 70))
+    index = np.eye(50, dtype=buffer.dtype)[47]
+    pointer = backend.module("pointer")
+    state = pointer.push_all(
+        pointer.PointerState(backend.array(buffer), backend.array(index)), backend.array(elements), method=method
+    )
+    state, popped = pointer.pop_all(state, 60, method=method)
+    assert_same_bits(backend.numpy(popped), elements[[*range(69, 19, -1), *range(69, 59, -1)]])
+    assert_same_bits(backend.numpy(state.index), np.eye(50, dtype=buffer.dtype)[(47 + 70 - 60) % 50])
+
+
+@pytest.mark.parametrize("count", [-1, 1.5, True], ids=repr)
+def test_how_many_pops(backend: Backend, count):
+    pointer = backend.module("pointer")
+    with pytest.raises((TypeError, ValueError), match="count: expected an integer of at least 0, got"):
+        pointer.pop_all(pointer.empty(2), count)
+
+
+def test_the_threshold_of_push_all_and_pop_all(backend: Backend):
+    faster = backend.module("parallel.pointer").runs_are_faster
+    assert (faster(3), faster(4)) == (False, True)

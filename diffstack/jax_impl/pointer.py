@@ -312,6 +312,68 @@ def scan(
     return _scan(state, actions, elements, chosen)
 
 
+def push_all(
+    state: PointerState,
+    elements: Array,
+    *,
+    method: Literal["auto", "sequential", "parallel"] = "auto",
+) -> PointerState:
+    """Push a whole sequence, where nobody reads on the way.
+
+    Args:
+        state: the stack before the first push.
+        elements: (*batch, T, *element), the first at the bottom.
+        method: "sequential" runs `push` T times; "parallel" takes chunks of steps, with a matrix that all chunks share.
+            They agree to rounding, and in the bits of what a one-hot index writes. "auto" takes the faster one.
+
+    Returns:
+        The stack after the last push, as `scan` with T pushes returns it.
+
+    Raises:
+        TypeError, ValueError: shapes or dtypes that do not fit, an unknown method.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from diffstack.jax_impl import pointer
+        >>> pointer.push_all(pointer.empty(3), jnp.asarray([1.0, 2.0])).buffer.tolist()
+        [1.0, 2.0, 0.0]
+    """
+    layout = errors.check_pointer(state, PointerState)
+    elements = as_array("elements", elements, state.buffer)
+    time = errors.check_elements("elements", elements, layout, state.buffer.dtype)
+    return _push_all(state, elements, errors.check_method(method, time, parallel.runs_are_faster(time)))
+
+
+def pop_all(
+    state: PointerState, count: int, *, method: Literal["auto", "sequential", "parallel"] = "auto"
+) -> tuple[PointerState, Array]:
+    """Pop a number of elements.
+
+    Args:
+        state: the stack before the first pop.
+        count: how many pops, at least 0.
+        method: "sequential" runs `pop` so many times; "parallel" reads chunks of steps, with a matrix that all chunks
+            share. They agree to rounding, and in the bits of what a one-hot index reads. "auto" takes the faster one.
+
+    Returns:
+        The stack after the last pop, and what was popped, (*batch, count, *element), the top first.
+
+    Raises:
+        TypeError, ValueError: a state whose shapes or dtypes do not fit together, a count that is no integer or is
+            below 0, an unknown method.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from diffstack.jax_impl import pointer
+        >>> state, elements = pointer.pop_all(pointer.from_buffer(jnp.asarray([1.0, 2.0, 3.0])), 2)
+        >>> elements.tolist()
+        [3.0, 2.0]
+    """
+    errors.check_pointer(state, PointerState)
+    count = errors.check_count("count", count, 0)
+    return _pop_all(state, count, errors.check_method(method, count, parallel.runs_are_faster(count)))
+
+
 def contents(state: PointerState) -> Array:
     """The buffer turned so that the top is in the last row.
 
@@ -390,6 +452,26 @@ def _scan(state: PointerState, actions: Array, elements: Array, method: str) -> 
         flatten(state.buffer, rank + 1), state.index, actions, flatten(elements, rank + 1)
     )
     return PointerState(buffer.reshape(state.buffer.shape), index), reads.reshape(elements.shape)
+
+
+@partial(jax.jit, static_argnames="method")
+def _push_all(state: PointerState, elements: Array, method: str) -> PointerState:
+    rank = state.index.ndim - 1
+    if method == "sequential":
+        return lax.scan(lambda state, element: (_push(state, element), None), state, jnp.moveaxis(elements, rank, 0))[0]
+    buffer, index = parallel.push_all(flatten(state.buffer, rank + 1), state.index, flatten(elements, rank + 1))
+    return PointerState(buffer.reshape(state.buffer.shape), index)
+
+
+@partial(jax.jit, static_argnames=("count", "method"))
+def _pop_all(state: PointerState, count: int, method: str) -> tuple[PointerState, Array]:
+    rank = state.index.ndim - 1
+    if method == "sequential":
+        state, elements = lax.scan(lambda state, _: _pop(state), state, length=count)
+        return state, jnp.moveaxis(elements, 0, rank)
+    index, elements = parallel.pop_all(flatten(state.buffer, rank + 1), state.index, count)
+    shape = state.buffer.shape
+    return PointerState(state.buffer, index), elements.reshape(*shape[:rank], count, *shape[rank + 1 :])
 
 
 @jax.jit

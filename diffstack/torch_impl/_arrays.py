@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -47,3 +48,8 @@ def floating_dtype(dtype: Any) -> Any:
 def flatten(array: Tensor, rank: int) -> Tensor:
     """Everything behind the first `rank` axes as one axis."""
     return array.reshape(*array.shape[:rank], math.prod(array.shape[rank:]))
+
+
+def without_autocast(array: Tensor) -> AbstractContextManager[Any]:
+    """Where products are as exact as the dtype of `array`."""
+    return torch.autocast(array.device.type, enabled=False)

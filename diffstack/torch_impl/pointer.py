@@ -26,7 +26,7 @@ from torch import Tensor
 from diffstack import errors
 from diffstack.actions import NOOP, POP, PUSH
 from diffstack.torch_impl import sequential
-from diffstack.torch_impl._arrays import as_array, as_codes, flatten, floating_dtype
+from diffstack.torch_impl._arrays import as_array, as_codes, flatten, floating_dtype, without_autocast
 from diffstack.torch_impl.parallel import pointer as parallel
 
 IS_STACK: Final = True
@@ -308,6 +308,68 @@ def scan(
     return _scan(state, actions, elements, chosen)
 
 
+def push_all(
+    state: PointerState,
+    elements: Tensor,
+    *,
+    method: Literal["auto", "sequential", "parallel"] = "auto",
+) -> PointerState:
+    """Push a whole sequence, where nobody reads on the way.
+
+    Args:
+        state: the stack before the first push.
+        elements: (*batch, T, *element), the first at the bottom.
+        method: "sequential" runs `push` T times; "parallel" takes chunks of steps, with a matrix that all chunks share.
+            They agree to rounding, and in the bits of what a one-hot index writes. "auto" takes the faster one.
+
+    Returns:
+        The stack after the last push, as `scan` with T pushes returns it.
+
+    Raises:
+        TypeError, ValueError: shapes or dtypes that do not fit, an unknown method.
+
+    Example:
+        >>> import torch
+        >>> from diffstack.torch_impl import pointer
+        >>> pointer.push_all(pointer.empty(3), torch.tensor([1.0, 2.0])).buffer.tolist()
+        [1.0, 2.0, 0.0]
+    """
+    layout = errors.check_pointer(state, PointerState)
+    elements = as_array("elements", elements, state.buffer)
+    time = errors.check_elements("elements", elements, layout, state.buffer.dtype)
+    return _push_all(state, elements, errors.check_method(method, time, parallel.runs_are_faster(time)))
+
+
+def pop_all(
+    state: PointerState, count: int, *, method: Literal["auto", "sequential", "parallel"] = "auto"
+) -> tuple[PointerState, Tensor]:
+    """Pop a number of elements.
+
+    Args:
+        state: the stack before the first pop.
+        count: how many pops, at least 0.
+        method: "sequential" runs `pop` so many times; "parallel" reads chunks of steps, with a matrix that all chunks
+            share. They agree to rounding, and in the bits of what a one-hot index reads. "auto" takes the faster one.
+
+    Returns:
+        The stack after the last pop, and what was popped, (*batch, count, *element), the top first.
+
+    Raises:
+        TypeError, ValueError: a state whose shapes or dtypes do not fit together, a count that is no integer or is
+            below 0, an unknown method.
+
+    Example:
+        >>> import torch
+        >>> from diffstack.torch_impl import pointer
+        >>> state, elements = pointer.pop_all(pointer.from_buffer(torch.tensor([1.0, 2.0, 3.0])), 2)
+        >>> elements.tolist()
+        [3.0, 2.0]
+    """
+    errors.check_pointer(state, PointerState)
+    count = errors.check_count("count", count, 0)
+    return _pop_all(state, count, errors.check_method(method, count, parallel.runs_are_faster(count)))
+
+
 def contents(state: PointerState) -> Tensor:
     """The buffer turned so that the top is in the last row.
 
@@ -383,6 +445,31 @@ def _scan(state: PointerState, actions: Tensor, elements: Tensor, method: str) -
     return PointerState(buffer.reshape(state.buffer.shape), index), reads.reshape(elements.shape)
 
 
+def _push_all(state: PointerState, elements: Tensor, method: str) -> PointerState:
+    rank = state.index.ndim - 1
+    if method == "sequential":
+        for element in elements.unbind(rank):
+            state = _push(state, element)
+        return state
+    with without_autocast(state.buffer):
+        buffer, index = parallel.push_all(flatten(state.buffer, rank + 1), state.index, flatten(elements, rank + 1))
+    return PointerState(buffer.reshape(state.buffer.shape), index)
+
+
+def _pop_all(state: PointerState, count: int, method: str) -> tuple[PointerState, Tensor]:
+    rank = state.index.ndim - 1
+    if method == "sequential":
+        popped = [state.buffer.narrow(rank, 0, 0)]
+        for _ in range(count):
+            state, element = _pop(state)
+            popped.append(element.unsqueeze(rank))
+        return state, torch.cat(popped, rank)
+    with without_autocast(state.buffer):
+        index, elements = parallel.pop_all(flatten(state.buffer, rank + 1), state.index, count)
+    shape = state.buffer.shape
+    return PointerState(state.buffer, index), elements.reshape(*shape[:rank], count, *shape[rank + 1 :])
+
+
 def _contents(state: PointerState) -> Tensor:
     buffer = _turned(flatten(state.buffer, state.index.ndim), state.index)
     return buffer.reshape(state.buffer.shape)
@@ -408,4 +495,5 @@ def _turned(
 ) -> Float[Tensor, "*batch slots dim"]:
     slot = torch.arange(index.shape[-1], device=index.device)
     turn = index[..., (slot[None, :] - slot[:, None]) % len(slot)]
-    return torch.matmul(turn, buffer)
+    with without_autocast(buffer):
+        return torch.matmul(turn, buffer)

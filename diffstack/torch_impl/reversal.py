@@ -56,6 +56,10 @@ def _reverse(sequence: Tensor, stack: Any, method: str) -> Tensor:
 def _by_two_stacks(rows: Tensor, stack: Any, method: str) -> Tensor:
     n, dim = rows.shape
     empty = stack.empty(n, (dim,), dtype=rows.dtype, device=rows.device)
+    # Pushes that nobody reads, and pops that push nothing, where the family has something faster for them.
+    if hasattr(stack, "push_all"):
+        _, popped = stack.pop_all(stack.push_all(empty, rows, method=method), n, method=method)
+        return stack.contents(stack.push_all(empty, popped, method=method))
     # The read after the last push is the last element: n pushes and n - 1 pops read every element once.
     elements = torch.cat([rows, torch.zeros_like(rows[1:])])
     _, reads = stack.scan(empty, _program(stack, rows, n, n - 1), elements, method=method)

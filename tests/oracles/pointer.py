@@ -76,6 +76,23 @@ def scan(buffer: ArrayLike, index: ArrayLike, actions: ArrayLike, elements: Arra
     return buffer, index, reads
 
 
+def push_all(buffer: ArrayLike, index: ArrayLike, elements: ArrayLike) -> tuple[Array, Array]:
+    """(buffer, index) after a push of every element."""
+    buffer, index, elements = _float64(buffer, index, elements)
+    for element in elements:
+        buffer, index = push(buffer, index, element)
+    return buffer, index
+
+
+def pop_all(buffer: ArrayLike, index: ArrayLike, count: int) -> tuple[Array, Array, Array]:
+    """(buffer, index, elements) after so many pops."""
+    buffer, index = _float64(buffer, index)
+    elements = np.zeros((count, *buffer.shape[1:]))
+    for t in range(count):
+        buffer, index, elements[t] = pop(buffer, index)
+    return buffer, index, elements
+
+
 def contents(buffer: ArrayLike, index: ArrayLike) -> Array:
     """sum_k index_k roll(buffer, -k): the top in the last row."""
     buffer, index = _float64(buffer, index)

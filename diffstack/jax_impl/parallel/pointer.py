@@ -20,6 +20,12 @@ The index does not depend on the buffer. A step convolves it around the ring wit
 so does the beginning of a chunk, up to its step t, with 2t + 1. Taps are doubled too: in the second of two chunks
 they are convolved with the last taps of the first. One product with all taps of a chunk then gives every w and q in it,
 and the last q is all that the next chunk needs, as index_t = roll(q_t, 1).
+
+Where all steps are pushes, or all pops, there is no path to find: the index only turns. Seen from the index, which
+then stands still, it is the buffer that turns, and every chunk of c steps is the same two matrices and a turn by c:
+
+    c pushes: buffer <- roll(diag(decay) buffer + write^T @ elements, -c)     w_t = roll(index, t)
+    c pops:   reads = look @ buffer;  buffer <- roll(buffer, c)               q_t = roll(index, -t - 1)
 """
 
 import jax
@@ -32,6 +38,9 @@ from diffstack.jax_impl.parallel._chunking import cut, halves, join, matmul, pad
 
 # Longer chunks need fewer passes over the buffer, but more taps and one doubling more.
 _CHUNK = 16
+
+# Pushes alone, or pops alone, have no taps to make and no doublings.
+_RUN = 32
 
 
 def _windows(array: Float[Array, "*batch length"], size: int) -> Float[Array, "*batch length-{size}+1 {size}"]:
@@ -139,3 +148,79 @@ def scan(
     state = buffer, jnp.roll(index, -1, axis=-1)
     (buffer, look), reads = lax.scan(jax.checkpoint(_segment), state, cut(actions, elements, _CHUNK))
     return buffer, jnp.roll(look, 1, axis=-1), join(reads, time)
+
+
+def runs_are_faster(time: int) -> bool:
+    """Whether `push_all` and `pop_all` are, likewise."""
+    return time >= 4
+
+
+def _runs(time: int) -> list[tuple[int, int]]:
+    """Chunks of `_RUN` steps and one of what remains: how many, and how long."""
+    return [(chunks, steps) for chunks, steps in ((time // _RUN, _RUN), (1, time % _RUN)) if chunks and steps]
+
+
+def _push_run(
+    buffer: Float[Array, "*batch slots dim"],
+    index: Float[Array, "*batch slots"],
+    elements: Float[Array, "chunks *batch steps dim"],
+) -> Float[Array, "*batch slots dim"]:
+    """The buffer after chunks of pushes, as seen from the index."""
+    steps = elements.shape[-2]
+
+    def before(later: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
+        weight, decay = later
+        return (jnp.roll(weight, -1, axis=-1), decay * (1 - weight)), decay * weight
+
+    last = jnp.roll(index, steps - 1, axis=-1), jnp.ones_like(index)
+    (_, decay), write = lax.scan(before, last, length=steps)
+    write = jnp.moveaxis(jnp.flip(write, 0), 0, -1)
+
+    def push(buffer: Array, elements: Array) -> tuple[Array, None]:
+        return jnp.roll(decay[..., None] * buffer + matmul(write, elements), -steps, axis=-2), None
+
+    return lax.scan(push, buffer, elements)[0]
+
+
+def push_all(
+    buffer: Float[Array, "*batch slots dim"],
+    index: Float[Array, "*batch slots"],
+    elements: Float[Array, "*batch time dim"],
+) -> tuple[Float[Array, "*batch slots dim"], Float[Array, "*batch slots"]]:
+    """The buffer and the index after a push of every element."""
+    *batch, time, dim = elements.shape
+    start = 0
+    for chunks, steps in _runs(time):
+        run = elements[..., start : start + chunks * steps, :].reshape(*batch, chunks, steps, dim)
+        buffer = _push_run(buffer, index, jnp.moveaxis(run, -3, 0))
+        start += chunks * steps
+    return jnp.roll(buffer, time, axis=-2), jnp.roll(index, time, axis=-1)
+
+
+def _pop_run(
+    buffer: Float[Array, "*batch slots dim"], index: Float[Array, "*batch slots"], chunks: int, steps: int
+) -> tuple[Float[Array, "*batch slots dim"], Float[Array, "*batch {chunks*steps} dim"]]:
+    """The buffer after chunks of pops, as seen from the index, and what they read."""
+
+    def down(index: Array, _: None) -> tuple[Array, Array]:
+        index = jnp.roll(index, -1, axis=-1)
+        return index, index
+
+    look = jnp.moveaxis(lax.scan(down, index, length=steps)[1], 0, -2)
+
+    def pop(buffer: Array, _: None) -> tuple[Array, Array]:
+        return jnp.roll(buffer, steps, axis=-2), matmul(look, buffer)
+
+    buffer, reads = lax.scan(pop, buffer, length=chunks)
+    return buffer, jnp.concatenate(reads, axis=-2)
+
+
+def pop_all(
+    buffer: Float[Array, "*batch slots dim"], index: Float[Array, "*batch slots"], time: int
+) -> tuple[Float[Array, "*batch slots"], Float[Array, "*batch {time} dim"]]:
+    """The index after as many pops, and what they read; the buffer stays."""
+    reads = []
+    for chunks, steps in _runs(time):
+        buffer, read = _pop_run(buffer, index, chunks, steps)
+        reads.append(read)
+    return jnp.roll(index, -time, axis=-1), jnp.concatenate(reads, axis=-2)

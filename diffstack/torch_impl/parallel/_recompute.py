@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffstack.torch_impl._arrays import without_autocast
+
 
 class _Recompute(torch.autograd.Function):
     @staticmethod
@@ -72,7 +74,7 @@ def recompute(function: Callable[..., tuple[Tensor, ...]], *arrays: Tensor) -> t
 
     def run(*arrays: Tensor) -> tuple[Tensor, ...]:
         # Autocast would round products, where stepping has none; and here also in the backward pass.
-        with torch.autocast(arrays[0].device.type, enabled=False):
+        with without_autocast(arrays[0]):
             return function(*arrays)
 
     # A custom jvp cannot be compiled, and a compiler chooses what to recompute by itself.

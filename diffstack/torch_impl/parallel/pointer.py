@@ -20,6 +20,12 @@ The index does not depend on the buffer. A step convolves it around the ring wit
 so does the beginning of a chunk, up to its step t, with 2t + 1. Taps are doubled too: in the second of two chunks
 they are convolved with the last taps of the first. One product with all taps of a chunk then gives every w and q in it,
 and the last q is all that the next chunk needs, as index_t = roll(q_t, 1).
+
+Where all steps are pushes, or all pops, there is no path to find: the index only turns. Seen from the index, which
+then stands still, it is the buffer that turns, and every chunk of c steps is the same two matrices and a turn by c:
+
+    c pushes: buffer <- roll(diag(decay) buffer + write^T @ elements, -c)     w_t = roll(index, t)
+    c pops:   reads = look @ buffer;  buffer <- roll(buffer, c)               q_t = roll(index, -t - 1)
 """
 
 import torch
@@ -33,6 +39,9 @@ from diffstack.torch_impl.parallel._recompute import recompute
 # Longer chunks need fewer passes over the buffer, but more taps and one doubling more; shorter ones start more
 # operations, which costs PyTorch more than JAX.
 _CHUNK = 32
+
+# Pushes alone, or pops alone, have no taps to make and no doublings.
+_RUN = 32
 
 
 def _windows(array: Float[Tensor, "*batch length"], size: int) -> Float[Tensor, "*batch length-{size}+1 {size}"]:
@@ -135,3 +144,71 @@ def scan(
         buffer, look, read = recompute(_segment, buffer, look, *inputs)
         reads.append(read)
     return buffer, torch.roll(look, 1, -1), join(torch.stack(reads), time)
+
+
+def runs_are_faster(time: int) -> bool:
+    """Whether `push_all` and `pop_all` are, likewise."""
+    return time >= 4
+
+
+def _runs(time: int) -> list[tuple[int, int]]:
+    """Chunks of `_RUN` steps and one of what remains: how many, and how long."""
+    return [(chunks, steps) for chunks, steps in ((time // _RUN, _RUN), (1, time % _RUN)) if chunks and steps]
+
+
+def _push_run(
+    buffer: Float[Tensor, "*batch slots dim"],
+    index: Float[Tensor, "*batch slots"],
+    elements: Float[Tensor, "chunks *batch steps dim"],
+) -> Float[Tensor, "*batch slots dim"]:
+    """The buffer after chunks of pushes, as seen from the index."""
+    steps = elements.shape[-2]
+    weight, decay, rows = torch.roll(index, steps - 1, -1), torch.ones_like(index), []
+    for _ in range(steps):
+        rows.append(decay * weight)
+        weight, decay = torch.roll(weight, -1, -1), decay * (1 - weight)
+    write = torch.stack(rows[::-1], dim=-1)
+    for chunk in elements.unbind():
+        buffer = torch.roll(decay[..., None] * buffer + write @ chunk, -steps, -2)
+    return buffer
+
+
+def push_all(
+    buffer: Float[Tensor, "*batch slots dim"],
+    index: Float[Tensor, "*batch slots"],
+    elements: Float[Tensor, "*batch time dim"],
+) -> tuple[Float[Tensor, "*batch slots dim"], Float[Tensor, "*batch slots"]]:
+    """The buffer and the index after a push of every element."""
+    *batch, time, dim = elements.shape
+    start = 0
+    for chunks, steps in _runs(time):
+        run = elements[..., start : start + chunks * steps, :].reshape(*batch, chunks, steps, dim)
+        buffer = _push_run(buffer, index, torch.movedim(run, -3, 0))
+        start += chunks * steps
+    return torch.roll(buffer, time, -2), torch.roll(index, time, -1)
+
+
+def _pop_run(
+    buffer: Float[Tensor, "*batch slots dim"], index: Float[Tensor, "*batch slots"], chunks: int, steps: int
+) -> tuple[Float[Tensor, "*batch slots dim"], Float[Tensor, "*batch {chunks*steps} dim"]]:
+    """The buffer after chunks of pops, as seen from the index, and what they read."""
+    rows, reads = [], []
+    for _ in range(steps):
+        index = torch.roll(index, -1, -1)
+        rows.append(index)
+    look = torch.stack(rows, dim=-2)
+    for _ in range(chunks):
+        reads.append(look @ buffer)
+        buffer = torch.roll(buffer, steps, -2)
+    return buffer, torch.cat(reads, dim=-2)
+
+
+def pop_all(
+    buffer: Float[Tensor, "*batch slots dim"], index: Float[Tensor, "*batch slots"], time: int
+) -> tuple[Float[Tensor, "*batch slots"], Float[Tensor, "*batch {time} dim"]]:
+    """The index after as many pops, and what they read; the buffer stays."""
+    reads = []
+    for chunks, steps in _runs(time):
+        buffer, read = _pop_run(buffer, index, chunks, steps)
+        reads.append(read)
+    return torch.roll(index, -time, -1), torch.cat(reads, dim=-2)
