@@ -45,13 +45,12 @@ _CHUNK = 16
 _RUN = 32
 
 
-def _windows(array: Float[Array, "*batch length"], size: int) -> Float[Array, "*batch length-{size}+1 {size}"]:
-    """Row j is the array from its entry j on."""
+def _windows(array: Float[Array, "*batch length"], rows: int, size: int) -> Float[Array, "*batch {rows} {size}"]:
+    """Windows of an array that goes on from its beginning: the first at entry rows - 1, each one entry before."""
     *batch, length = array.shape
-    rows = length - size + 1
-    # Repeat the array in rows, then cut them one entry longer.
+    # Repeat the array in rows, then cut them one entry shorter.
     tiled = jnp.broadcast_to(array[..., None, :], (*batch, rows, length)).reshape(*batch, rows * length)
-    return pad(tiled, -1, 0, rows).reshape(*batch, rows, length + 1)[..., :size]
+    return tiled[..., rows - 1 : rows * length - 1].reshape(*batch, rows, length - 1)[..., :size]
 
 
 def _taps(actions: Float[Array, "*batch steps 3"]) -> Float[Array, "*batch steps 2*steps+1"]:
@@ -60,8 +59,7 @@ def _taps(actions: Float[Array, "*batch steps 3"]) -> Float[Array, "*batch steps
     while taps.shape[-3] > 1:
         taps1, taps2 = halves(taps)
         steps = taps.shape[-2]
-        spread = _windows(pad(taps1[..., -1, :], -1, 2 * steps, 2 * steps), 4 * steps + 1)
-        later = matmul(jnp.flip(taps2, -1), spread)
+        later = matmul(taps2, _windows(pad(taps1[..., -1, :], -1, 2 * steps, 1), 2 * steps + 1, 4 * steps + 1))
         taps = jnp.concatenate([pad(taps1, -1, steps, steps), later], axis=-2)
     return taps[..., 0, :, :]
 
@@ -76,12 +74,12 @@ def _path(
     before = jnp.concatenate([start, after[..., :-1, :]], axis=-2)
     # A step writes one slot above the one where the step before it read. No 1 has got to the tap that this drops.
     write = actions[..., PUSH, None] * pad(before[..., :-1], -1, 1, 0)
-    taps = jnp.flip(jnp.concatenate([write, after], axis=-2), -1)
+    taps = jnp.concatenate([write, after], axis=-2)
     first, turns = -steps % slots, 2 - -2 * steps // slots
 
     def step(look: Array, taps: Array) -> tuple[Array, Array]:
         around = jnp.concatenate([look] * turns, axis=-1)[..., first : first + slots + 2 * steps]
-        path = matmul(taps, _windows(around, slots))
+        path = matmul(taps, _windows(around, 2 * steps + 1, slots))
         return path[..., -1, :], path
 
     _, path = lax.scan(step, look, taps)

@@ -46,13 +46,12 @@ _CHUNK = 32
 _RUN = 32
 
 
-def _windows(array: Float[Tensor, "*batch length"], size: int) -> Float[Tensor, "*batch length-{size}+1 {size}"]:
-    """Row j is the array from its entry j on."""
+def _windows(array: Float[Tensor, "*batch length"], rows: int, size: int) -> Float[Tensor, "*batch {rows} {size}"]:
+    """Windows of an array that goes on from its beginning: the first at entry rows - 1, each one entry before."""
     *batch, length = array.shape
-    rows = length - size + 1
-    # Repeat the array in rows, then cut them one entry longer. PyTorch cannot vmap the gradient of its own `unfold`.
+    # Repeat the array in rows, then cut them one entry shorter. PyTorch cannot vmap the gradient of its own `unfold`.
     tiled = array[..., None, :].expand(*batch, rows, length).reshape(*batch, rows * length)
-    return pad(tiled, -1, 0, rows).reshape(*batch, rows, length + 1)[..., :size]
+    return tiled[..., rows - 1 : rows * length - 1].reshape(*batch, rows, length - 1)[..., :size]
 
 
 def _taps(actions: Float[Tensor, "*batch steps 3"]) -> Float[Tensor, "*batch steps 2*steps+1"]:
@@ -61,8 +60,7 @@ def _taps(actions: Float[Tensor, "*batch steps 3"]) -> Float[Tensor, "*batch ste
     while taps.shape[-3] > 1:
         taps1, taps2 = halves(taps)
         steps = taps.shape[-2]
-        spread = _windows(pad(taps1[..., -1, :], -1, 2 * steps, 2 * steps), 4 * steps + 1)
-        later = torch.flip(taps2, (-1,)) @ spread
+        later = taps2 @ _windows(pad(taps1[..., -1, :], -1, 2 * steps, 1), 2 * steps + 1, 4 * steps + 1)
         taps = torch.cat([pad(taps1, -1, steps, steps), later], dim=-2)
     return taps[..., 0, :, :]
 
@@ -77,12 +75,12 @@ def _path(
     before = torch.cat([start.expand(*batch, 1, 2 * steps + 1), after[..., :-1, :]], dim=-2)
     # A step writes one slot above the one where the step before it read. No 1 has got to the tap that this drops.
     write = actions[..., PUSH, None] * pad(before[..., :-1], -1, 1, 0)
-    taps = torch.flip(torch.cat([write, after], dim=-2), (-1,))
+    taps = torch.cat([write, after], dim=-2)
     first, turns = -steps % slots, 2 - -2 * steps // slots
     paths = []
     for chunk_taps in taps.unbind():
         around = torch.cat([look] * turns, dim=-1)[..., first : first + slots + 2 * steps]
-        path = chunk_taps @ _windows(around, slots)
+        path = chunk_taps @ _windows(around, 2 * steps + 1, slots)
         look = path[..., -1, :]
         paths.append(path)
     write, look = torch.split(torch.stack(paths), [steps, steps], dim=-2)
