@@ -198,8 +198,8 @@ def _cases(size: Size) -> Iterator[Case]:
                 inputs, function = partial(_scan_inputs, family, size, hard), partial(_scan, family, method)
                 yield Case(f"{family} scan {method}, {kind}, {end}", inputs, function, size.time, hard)
                 if family == "pointer":
-                    function = partial(_push_and_pop_all, method)
-                    yield Case(f"{family} push_all, pop_all {method}, {kind}, {end}", inputs, function, size.time, hard)
+                    function = partial(_runs, method)
+                    yield Case(f"{family} runs {method}, {kind}, {end}", inputs, function, size.time, hard)
             inputs = partial(_scan_inputs, family, size._replace(time=1), hard)
             yield Case(f"{family} verbs, {kind}, {end}", inputs, partial(_verbs, family), 1, hard)
         if family not in ("neural_queue", "neural_deque"):
@@ -286,7 +286,8 @@ def _scan(family: str, method: str, implementation: Any, arrays: Mapping[str, An
     return (*state, *(reads if isinstance(reads, tuple) else (reads,)))
 
 
-def _push_and_pop_all(method: str, implementation: Any, arrays: Mapping[str, Any]) -> tuple[Any, ...]:
+def _runs(method: str, implementation: Any, arrays: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Pushes alone, and then pops alone."""
     module, elements = implementation.pointer, arrays["elements"]
     state = module.push_all(_state(module, arrays), elements, method=method)
     popped_from, popped = module.pop_all(state, elements.shape[-2], method=method)
