@@ -275,10 +275,13 @@ def check_output(output: Any, target: Any) -> None:
     check_shape("program", output.shape, target.shape, "an output like the target")
 
 
-def check_stack(stack: Any) -> None:
-    """An algorithm that needs a stack cannot run on a queue."""
+def check_stack(stack: Any, implementation: str) -> None:
+    """An algorithm that needs a stack cannot run on a queue, nor on a stack of the other framework."""
+    name = getattr(stack, "__name__", repr(stack))
     if not getattr(stack, "IS_STACK", False):
-        bad_type("stack", "a family that is a stack", getattr(stack, "__name__", repr(stack)))
+        bad_type("stack", "a family that is a stack", name)
+    if name.startswith("diffstack.") and not name.startswith(f"{implementation}."):
+        bad_type("stack", f"a family of {implementation}", name)
 
 
 def check_sequence(name: str, sequence: Any) -> None:

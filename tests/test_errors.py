@@ -476,6 +476,14 @@ def test_a_family_that_is_not_a_stack(family: Family):
     agree(Bad("reverse", reverse(floating(2, 2), stack=family.name), TypeError, ("stack", family.name)))
 
 
+def test_a_stack_of_the_other_framework(backend: Backend):
+    other = TORCH if backend is JAX else JAX
+    with pytest.raises(TypeError) as caught:
+        reverse(floating(2), stack=other.module("pointer"))(backend)
+    ours, theirs = (f"diffstack.{each.name}_impl" for each in (backend, other))
+    assert str(caught.value) == f"stack: expected a family of {ours}, got {theirs}.pointer"
+
+
 def test_faults_cannot_be_raised_inside_a_transformation():
     def call(backend: Backend) -> Any:
         discrete = backend.module("discrete")

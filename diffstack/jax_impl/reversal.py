@@ -27,7 +27,7 @@ def reverse(
         The sequence, last element first, the same bits for normal values. Its gradient is the reversal's too.
 
     Raises:
-        TypeError: a family that is not a stack, a dtype that the family does not take.
+        TypeError: a family that is not a stack or of the other framework, a dtype that the family does not take.
         ValueError: a scalar, an unknown method.
 
     Example:
@@ -37,7 +37,7 @@ def reverse(
         [3.0, 2.0, 1.0]
     """
     sequence = as_array("sequence", sequence)
-    errors.check_stack(stack)
+    errors.check_stack(stack, "diffstack.jax_impl")
     errors.check_sequence("sequence", sequence)
     errors.check_choice("method", method, ("auto", "sequential", "parallel"))
     return _reverse(sequence, stack, method) if len(sequence) else sequence
