@@ -327,7 +327,7 @@ def push_all(
             They agree to rounding, and in the bits of what a one-hot index writes. "auto" takes the faster one.
 
     Returns:
-        The stack after the last push, as `scan` with T pushes returns it.
+        The stack after the last push, as `scan` with T pushes returns it. A full stack overwrites its oldest element.
 
     Raises:
         TypeError, ValueError: shapes or dtypes that do not fit, an unknown method.
@@ -351,7 +351,7 @@ def pop_all(
 
     Args:
         state: the stack before the first pop.
-        count: how many pops, at least 0.
+        count: how many pops, at least 0; a number that `jit` knows, as it shapes what is returned.
         method: "sequential" runs `pop` so many times; "parallel" reads chunks of steps, with a matrix that all chunks
             share. They agree to rounding, and in the bits of what a one-hot index reads. "auto" takes the faster one.
 

@@ -21,7 +21,7 @@ def reverse(
     Args:
         sequence: (n, *element); `vmap` for batches.
         stack: a family that is a stack, such as `diffstack.jax_impl.pointer`; it says which dtypes it takes.
-        method: that of the family's `scan`.
+        method: that of the family's `scan`; for the pointer, of its `push_all` and `pop_all`.
 
     Returns:
         The sequence, last element first, the same bits for normal values. Its gradient is the reversal's too.

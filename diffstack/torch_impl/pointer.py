@@ -323,7 +323,7 @@ def push_all(
             They agree to rounding, and in the bits of what a one-hot index writes. "auto" takes the faster one.
 
     Returns:
-        The stack after the last push, as `scan` with T pushes returns it.
+        The stack after the last push, as `scan` with T pushes returns it. A full stack overwrites its oldest element.
 
     Raises:
         TypeError, ValueError: shapes or dtypes that do not fit, an unknown method.

@@ -24,10 +24,12 @@ and the last q is all that the next chunk needs, as index_t = roll(q_t, 1).
 Where all steps are pushes, or all pops, there is no path to find: the index only turns. Seen from the index, which
 then stands still, it is the buffer that turns, and every chunk of c steps is one and the same product and a turn by c:
 
-    c pushes: buffer <- roll(diag(decay) buffer + write^T @ elements, -c)     w_t = roll(index, t)
-    c pops:   reads = look @ buffer;  buffer <- roll(buffer, c)               q_t = roll(index, -t - 1)
+    c pushes: buffer <- roll(diag(decay) buffer + write^T @ elements, -c)
+    c pops:   elements = look @ buffer;  buffer <- roll(buffer, c)
 
-with w_t and q_t for t < c, and decay and write as above, made from the last push to the first.
+Push t = 0 .. c - 1 of a chunk writes at v_t = roll(index, t), so decay = prod_t (1 - v_t) and write_t = v_t prod_{s>t}
+(1 - v_s), which are made from the last push to the first. Pop t takes the element at look_t = roll(index, -t - 1), the
+slot that it moves to. After all chunks the buffer is turned back by the number of pushes; pops leave it as it was.
 """
 
 import jax
