@@ -46,6 +46,12 @@ class Backend:
         """The gradients of the floating arguments, for cotangents of the floating results."""
         raise NotImplementedError
 
+    def outcome(self, function: Callable[..., Any], arguments: Any) -> tuple[list[Any], list[Any]]:
+        """The floating results, and the gradients of the floating arguments under random cotangents."""
+        outputs, generator = floats(function(*arguments)), np.random.default_rng(15)
+        cotangents = [self.array(generator.normal(size=tuple(output.shape))) for output in outputs]
+        return self.numpys(outputs), self.numpys(self.vjp(function, arguments, cotangents))
+
     def arrays(self, tree: Any, family: Family | None = None) -> Any:
         """A tree of NumPy arrays as one of the framework's; states become the family's own."""
         if hasattr(tree, "_fields"):
