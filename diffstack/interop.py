@@ -8,7 +8,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from diffstack import errors
+from diffstack import _checks
 
 WIDE = ("int64", "uint64", "float64", "complex128")
 
@@ -85,9 +85,9 @@ def _leaf_to_torch(array: Any) -> Any:
     import torch  # noqa: PLC0415
 
     if isinstance(array, jax.core.Tracer):
-        errors.bad_type("tree", "arrays that have values", "a tracer, inside a JAX transformation")
+        _checks.bad_type("tree", "arrays that have values", "a tracer, inside a JAX transformation")
     if not isinstance(array, jax.Array):
-        errors.bad_type("tree", "JAX arrays", type(array).__name__)
+        _checks.bad_type("tree", "JAX arrays", type(array).__name__)
     if len(array.devices()) > 1:
         array = jax.device_put(array, min(array.devices(), key=lambda device: device.id))
     return torch.from_dlpack(array)
@@ -99,12 +99,12 @@ def _leaf_to_jax(tensor: Any) -> Any:
     import torch  # noqa: PLC0415
 
     if not isinstance(tensor, torch.Tensor):
-        errors.bad_type("tree", "PyTorch tensors", type(tensor).__name__)
+        _checks.bad_type("tree", "PyTorch tensors", type(tensor).__name__)
     if tensor.layout != torch.strided:
-        errors.bad_type("tree", "dense tensors", f"layout {tensor.layout}")
-    name = errors.dtype_name(tensor.dtype)
+        _checks.bad_type("tree", "dense tensors", f"layout {tensor.layout}")
+    name = _checks.dtype_name(tensor.dtype)
     if name in WIDE and jax.dtypes.canonicalize_dtype(name).name != name:
-        errors.bad_type(
+        _checks.bad_type(
             "tree", f"at most 32 bits an entry while jax_enable_x64 is off (it would lose bits of {name})", name
         )
     try:

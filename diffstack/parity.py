@@ -21,8 +21,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from diffstack import errors
+from diffstack import _checks
 from diffstack.actions import NOOP, POP, PUSH
+from diffstack.families import FAMILIES, Family
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 MODES = ("unbatched", "batched", "vmapped")
@@ -134,9 +135,9 @@ def run(
         >>> all(result.passed for result in results)
         True
     """
-    errors.check_choice("device", device, ("cpu", "cuda"))
+    _checks.check_choice("device", device, ("cpu", "cuda"))
     for dtype in dtypes:
-        errors.check_choice("dtypes", dtype, DTYPES)
+        _checks.check_choice("dtypes", dtype, DTYPES)
     backends = _Torch(device), _Jax(device)
     runs = [
         (case, mode, dtype)
@@ -186,77 +187,52 @@ def environment(device: Literal["cpu", "cuda"] = "cpu") -> dict[str, str]:
 # The cases.
 
 
-_METHODS = ("sequential", "parallel")
-
-
 def _cases(size: Size) -> Iterator[Case]:
     end = f"T={size.time} N={size.slots} D={size.dim}"
-    for family in _STATES:
-        for hard in (False, True) if family != "discrete" else (True,):
+    for family in FAMILIES.values():
+        for hard in (False, True) if family.action else (True,):
             kind = "hard" if hard else "soft"
-            for method in _METHODS:
-                inputs, function = partial(_scan_inputs, family, size, hard), partial(_scan, family, method)
-                yield Case(f"{family} scan {method}, {kind}, {end}", inputs, function, size.time, hard)
-                if family == "pointer":
+            inputs = partial(_scan_inputs, family, size, hard)
+            for method in family.methods:
+                function = partial(_scan, family, method)
+                yield Case(f"{family.name} scan {method}, {kind}, {end}", inputs, function, size.time, hard)
+                ragged = partial(_ragged_inputs, family, size, hard)
+                yield Case(f"{family.name} ragged {method}, {kind}, {end}", ragged, function, size.time, hard)
+                if family.name == "pointer":
                     function = partial(_runs, method)
-                    yield Case(f"{family} runs {method}, {kind}, {end}", inputs, function, size.time, hard)
+                    yield Case(f"{family.name} runs {method}, {kind}, {end}", inputs, function, size.time, hard)
             inputs = partial(_scan_inputs, family, size._replace(time=1), hard)
-            yield Case(f"{family} verbs, {kind}, {end}", inputs, partial(_verbs, family), 1, hard)
-        if family not in ("neural_queue", "neural_deque"):
+            yield Case(f"{family.name} verbs, {kind}, {end}", inputs, partial(_verbs, family), 1, hard)
+        if family.is_stack:
             inputs, function = partial(_sequence, size), partial(_reverse, family)
             modes = ("unbatched", "vmapped")
-            yield Case(f"{family} reverse, n={size.time} D={size.dim}", inputs, function, 2 * size.time, True, modes)
+            yield Case(
+                f"{family.name} reverse, n={size.time} D={size.dim}", inputs, function, 2 * size.time, True, modes
+            )
 
 
-def _scan_inputs(family: str, size: Size, hard: bool, rng: np.random.Generator, batch: tuple[int, ...]) -> Inputs:
-    ends = ("top", "bottom") if family == "neural_deque" else ("elements",)
-    elements = {end: rng.normal(size=(*batch, size.time, size.dim)) for end in ends}
-    return _STATES[family](size, hard, rng, batch) | elements
-
-
-def _pointer_inputs(size: Size, hard: bool, rng: np.random.Generator, batch: tuple[int, ...]) -> Inputs:
-    return {
-        "buffer": rng.normal(size=(*batch, size.slots, size.dim)),
-        "index": _weights(hard, rng, (*batch, size.slots)),
-        "actions": _weights(hard, rng, (*batch, size.time, 3)),
+def _scan_inputs(family: Family, size: Size, hard: bool, rng: np.random.Generator, batch: tuple[int, ...]) -> Inputs:
+    """The fields of a state, actions, and elements for each end, by name."""
+    draw = {
+        "buffer": lambda: rng.normal(size=(*batch, size.slots, size.dim)),
+        "values": lambda: rng.normal(size=(*batch, size.slots, size.dim)),
+        "index": lambda: _weights(hard, rng, (*batch, size.slots)),
+        "strengths": lambda: _strengths(hard, rng, (*batch, size.slots)),
+        "depth": lambda: rng.integers(size.slots, size=batch, endpoint=True, dtype=np.int32),
+        "fault": lambda: np.zeros(batch, np.int8),
     }
+    inputs = {field: draw[field]() for field in family.fields}
+    steps = (*batch, size.time)
+    if not family.action:
+        inputs["actions"] = rng.choice(np.asarray([PUSH, POP, NOOP], np.int32), steps)
+    else:
+        inputs["actions"] = (_strengths if family.strengths else _weights)(hard, rng, (*steps, len(family.action)))
+    return inputs | {f"elements{end}": rng.normal(size=(*steps, size.dim)) for end in family.ends}
 
 
-def _discrete_inputs(size: Size, hard: bool, rng: np.random.Generator, batch: tuple[int, ...]) -> Inputs:
-    return {
-        "buffer": rng.normal(size=(*batch, size.slots, size.dim)),
-        "depth": rng.integers(size.slots, size=batch, endpoint=True, dtype=np.int32),
-        "fault": np.zeros(batch, np.int8),
-        "actions": rng.choice(np.asarray([PUSH, POP, NOOP], np.int32), (*batch, size.time)),
-    }
-
-
-def _superposition_inputs(size: Size, hard: bool, rng: np.random.Generator, batch: tuple[int, ...]) -> Inputs:
-    return {
-        "buffer": rng.normal(size=(*batch, size.slots, size.dim)),
-        "actions": _weights(hard, rng, (*batch, size.time, 3)),
-    }
-
-
-def _neural_inputs(strengths: int, size: Size, hard: bool, rng: np.random.Generator, batch: tuple[int, ...]) -> Inputs:
-    def draw(*shape: int) -> np.ndarray:
-        return rng.integers(2, size=shape).astype(np.float64) if hard else rng.uniform(size=shape)
-
-    return {
-        "values": rng.normal(size=(*batch, size.slots, size.dim)),
-        "strengths": draw(*batch, size.slots),
-        "actions": draw(*batch, size.time, strengths),
-    }
-
-
-_STATES: dict[str, Callable[..., Inputs]] = {
-    "pointer": _pointer_inputs,
-    "discrete": _discrete_inputs,
-    "superposition": _superposition_inputs,
-    "neural_stack": partial(_neural_inputs, 2),
-    "neural_queue": partial(_neural_inputs, 2),
-    "neural_deque": partial(_neural_inputs, 4),
-}
+def _ragged_inputs(family: Family, size: Size, hard: bool, rng: np.random.Generator, batch: tuple[int, ...]) -> Inputs:
+    lengths = rng.integers(size.time, size=batch, endpoint=True, dtype=np.int32)
+    return _scan_inputs(family, size, hard, rng, batch) | {"lengths": np.asarray(lengths)}
 
 
 def _weights(hard: bool, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -265,6 +241,11 @@ def _weights(hard: bool, rng: np.random.Generator, shape: tuple[int, ...]) -> np
         return np.eye(shape[-1])[rng.integers(shape[-1], size=shape[:-1])]
     weights = rng.exponential(size=shape)
     return weights / weights.sum(-1, keepdims=True)
+
+
+def _strengths(hard: bool, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Strengths in [0, 1): 0 and 1 where they are hard."""
+    return rng.integers(2, size=shape).astype(np.float64) if hard else rng.uniform(size=shape)
 
 
 def _sequence(size: Size, rng: np.random.Generator, batch: tuple[int, ...]) -> Inputs:
@@ -276,13 +257,16 @@ def _state(module: Any, arrays: Mapping[str, Any]) -> Any:
     return kind(*(arrays[field] for field in kind._fields))
 
 
-def _elements(arrays: Mapping[str, Any]) -> Any:
-    return arrays["elements"] if "elements" in arrays else (arrays["top"], arrays["bottom"])
-
-
-def _scan(family: str, method: str, implementation: Any, arrays: Mapping[str, Any]) -> tuple[Any, ...]:
-    module = getattr(implementation, family)
-    state, reads = module.scan(_state(module, arrays), arrays["actions"], _elements(arrays), method=method)
+def _scan(family: Family, method: str, implementation: Any, arrays: Mapping[str, Any]) -> tuple[Any, ...]:
+    module = getattr(implementation, family.name)
+    elements = tuple(arrays[f"elements{end}"] for end in family.ends)
+    state, reads = module.scan(
+        _state(module, arrays),
+        arrays["actions"],
+        elements if len(elements) > 1 else elements[0],
+        lengths=arrays.get("lengths"),
+        method=method,
+    )
     return (*state, *(reads if isinstance(reads, tuple) else (reads,)))
 
 
@@ -294,26 +278,23 @@ def _runs(method: str, implementation: Any, arrays: Mapping[str, Any]) -> tuple[
     return (*state, *popped_from, popped)
 
 
-def _verbs(family: str, implementation: Any, arrays: Mapping[str, Any]) -> tuple[Any, ...]:
-    module = getattr(implementation, family)
+def _verbs(family: Family, implementation: Any, arrays: Mapping[str, Any]) -> tuple[Any, ...]:
+    module = getattr(implementation, family.name)
     state, actions = _state(module, arrays), arrays["actions"]
     outputs = [module.contents(state)]
-    if "strengths" in arrays:
+    if family.strengths:
         outputs += [module.size(state), *module.resize(state, 1), *module.resize(state, 9)]
-    for place, (end, name) in enumerate((("", "elements"), ("_top", "top"), ("_bottom", "bottom"))):
-        if name not in arrays:
-            continue
+    for place, end in enumerate(family.ends):
         push, pop, peek = (getattr(module, verb + end) for verb in ("push", "pop", "peek"))
-        # Those of the deque's bottom stand behind those of its top.
-        first = 2 * (place // 2)
-        d, u = ((actions[..., 0, first + code],) if "strengths" in arrays else () for code in (PUSH, POP))
+        # An action of two ends has the strengths of the top first, then those of the bottom.
+        d, u = ((actions[..., 0, 2 * place + code],) if family.strengths else () for code in (PUSH, POP))
         popped, element = pop(state, *u)
-        outputs += [*push(state, arrays[name][..., 0, :], *d), *popped, element, peek(state, *u)]
+        outputs += [*push(state, arrays[f"elements{end}"][..., 0, :], *d), *popped, element, peek(state, *u)]
     return tuple(outputs)
 
 
-def _reverse(family: str, implementation: Any, arrays: Mapping[str, Any]) -> tuple[Any, ...]:
-    return (implementation.reverse(arrays["sequence"], stack=getattr(implementation, family)),)
+def _reverse(family: Family, implementation: Any, arrays: Mapping[str, Any]) -> tuple[Any, ...]:
+    return (implementation.reverse(arrays["sequence"], stack=getattr(implementation, family.name)),)
 
 
 # The comparison.
@@ -353,7 +334,7 @@ class Difference(NamedTuple):
 
 
 def _difference(ours: np.ndarray, theirs: np.ndarray, dtype: str) -> Difference:
-    errors.check_shape("the outputs of the two", theirs.shape, ours.shape, "the same")
+    _checks.check_shape("the outputs of the two", theirs.shape, ours.shape, "the same")
     same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
     if same.all():
         return Difference(0.0, 0.0, 0.0)

@@ -9,6 +9,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from diffstack.actions import NOOP, POP, PUSH
+from diffstack.families import Family, family_of
+
 _STYLES: Sequence[dict[str, Any]] = (
     {"color": "#f28e2b", "linewidth": 5, "alpha": 0.6},
     {"color": "#1f3b73", "linewidth": 1.6, "linestyle": (0, (4, 2))},
@@ -102,6 +105,7 @@ def plot_trace(family: Any, state: Any, actions: Any, elements: Any) -> Figure:
 
     Raises:
         ValueError: no steps.
+        TypeError: a module that is no family.
         TypeError, ValueError: what the family's `step` raises, for a batch of states too.
 
     Example:
@@ -109,38 +113,34 @@ def plot_trace(family: Any, state: Any, actions: Any, elements: Any) -> Figure:
         >>> from diffstack.actions import NOOP, POP, PUSH
         >>> from diffstack.jax_impl import neural_stack
         >>> from diffstack.plot import plot_trace
-        >>> program = neural_stack.actions([PUSH, PUSH, NOOP, POP])
+        >>> program = neural_stack.encode([PUSH, PUSH, NOOP, POP])
         >>> figure = plot_trace(neural_stack, neural_stack.empty(1), program, np.ones(4, np.float32))
         >>> [axes.get_ylabel() for axes in figure.axes[:3]]
         ['actions', 'strength', 'reads']
     """
-    time = len(actions)
+    about = family_of(family)
+    if about is None:
+        raise TypeError(f"family: expected a family's module, got {getattr(family, '__name__', type(family).__name__)}")
+    time, pair = len(actions), len(about.ends) == 2
     if time == 0:
         raise ValueError("actions: expected at least one step, got none")
-    pair = isinstance(elements, tuple)
-    strengths = hasattr(state, "strengths")
-    if strengths:
-        state = family.resize(state, state.strengths.shape[-1] + (2 if pair else 1) * time)
+    if about.strengths:
+        state = family.resize(state, state.strengths.shape[-1] + len(about.ends) * time)
     held, reads = [], []
     for t in range(time):
         state, read = family.step(state, actions[t], tuple(each[t] for each in elements) if pair else elements[t])
-        held.append(_array(state.strengths if strengths else family.contents(state)))
+        held.append(_array(state.strengths if about.strengths else family.contents(state)))
         reads.append(np.concatenate([_array(each).reshape(-1) for each in (read if pair else (read,))]))
     figure = Figure(figsize=(12, 6), dpi=100, layout="constrained")
     above, middle, below = figure.subplots(3, 1, sharex=True, height_ratios=(1, 3, 1.4))
-    _draw_actions(above, _array(actions).reshape(time, -1))
-    (_draw_pile if strengths else _draw_contents)(middle, np.maximum(held, 0) if strengths else np.asarray(held), pair)
+    _draw_actions(above, _array(actions).reshape(time, -1), about)
+    if about.strengths:
+        _draw_pile(middle, np.maximum(held, 0), pair)
+    else:
+        _draw_contents(middle, np.asarray(held))
     _draw_rows(below, np.asarray(reads).T, "RdBu", "reads", _spread(np.asarray(reads)))
     below.set_xlabel("step")
     return figure
-
-
-_ACTIONS = {
-    1: ("code",),
-    2: ("push", "pop"),
-    3: ("push", "pop", "noop"),
-    4: ("push top", "pop top", "push bottom", "pop bottom"),
-}
 
 
 def _array(array: Any) -> np.ndarray:
@@ -161,15 +161,15 @@ def _draw_rows(axes: Any, rows: np.ndarray, cmap: str, label: str, norm: Normali
     axes.set_yticks([])
 
 
-def _draw_actions(axes: Any, actions: np.ndarray) -> None:
-    names = _ACTIONS[actions.shape[1]]
-    if names == ("code",):
-        actions, names = (actions == np.arange(3)).astype(float), _ACTIONS[3]
+def _draw_actions(axes: Any, actions: np.ndarray, about: Family) -> None:
+    names = about.action
+    if not names:  # integer codes
+        actions, names = (actions == (PUSH, POP, NOOP)).astype(float), ("push", "pop", "noop")
     _draw_rows(axes, actions.T, "Greys", "actions", Normalize(0, max(1.0, float(actions.max()))))
     axes.set_yticks(range(len(names)), names, fontsize=11)
 
 
-def _draw_contents(axes: Any, contents: np.ndarray, _: bool) -> None:
+def _draw_contents(axes: Any, contents: np.ndarray) -> None:
     flat = contents.reshape(*contents.shape[:2], -1)
     shown = flat[..., 0] if flat.shape[-1] == 1 else np.linalg.norm(flat, axis=-1)
     # The top, the last row of contents, is drawn at the top.

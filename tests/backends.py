@@ -101,8 +101,25 @@ class Jax(Backend):
         return jax.enable_x64(True)
 
     def vjp(self, function: Callable[..., Any], arguments: Any, cotangents: Any) -> list[Any]:
-        _, pull_back = jax.vjp(lambda *leaves: floats(function(*with_floats(arguments, leaves))), *floats(arguments))
-        return list(pull_back(list(cotangents)))
+        # One program, since compiling is what takes the time.
+        @jax.jit
+        def pull(leaves: list[Any], cotangents: list[Any]) -> list[Any]:
+            _, pull_back = jax.vjp(lambda *leaves: floats(function(*with_floats(arguments, leaves))), *leaves)
+            return list(pull_back(cotangents))
+
+        return pull(floats(arguments), list(cotangents))
+
+    def outcome(self, function: Callable[..., Any], arguments: Any) -> tuple[list[Any], list[Any]]:
+        generator = np.random.default_rng(15)
+
+        @jax.jit
+        def both(leaves: list[Any]) -> tuple[list[Any], list[Any]]:
+            outputs, pull_back = jax.vjp(lambda *leaves: floats(function(*with_floats(arguments, leaves))), *leaves)
+            cotangents = [jnp.asarray(generator.normal(size=output.shape), output.dtype) for output in outputs]
+            return outputs, list(pull_back(cotangents))
+
+        outputs, gradients = both(floats(arguments))
+        return self.numpys(outputs), self.numpys(gradients)
 
 
 class Torch(Backend):

@@ -59,15 +59,15 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def strict_promotion() -> Iterator[None]:
-    """No dtype changes unless the library says so."""
-    with jax.numpy_dtype_promotion("strict"):
+    """No dtype and no rank changes unless the library says so."""
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         yield
 
 
 @pytest.fixture
 def standard_promotion(strict_promotion: None) -> Iterator[None]:
     """What a user has; `optax.adam` breaks the strict rules."""
-    with jax.numpy_dtype_promotion("standard"):
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
 
 

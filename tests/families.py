@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from diffstack.actions import NOOP, POP, PUSH
-from diffstack.errors import FLOATING, MOVABLE
+from diffstack.families import FLOATING, MOVABLE
 from oracles import discrete, neural_deque, neural_queue, neural_stack, pointer, superposition
 from oracles.differences import numerical_gradient
 

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from diffstack.actions import POP, PUSH
-from diffstack.errors import FLOATING
+from diffstack.families import FLOATING
 
 _PARTS = {"complex64": "float32", "complex128": "float64"}
 

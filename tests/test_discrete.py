@@ -5,7 +5,8 @@ import pytest
 
 from backends import Backend
 from diffstack.actions import NOOP, POP, PUSH
-from diffstack.errors import INTEGER, MOVABLE, StackOverflowError, StackUnderflowError
+from diffstack.errors import StackOverflowError, StackUnderflowError
+from diffstack.families import INTEGER, MOVABLE
 
 
 def rows(backend: Backend, array) -> list:
@@ -33,7 +34,7 @@ def test_from_buffer(backend: Backend):
 @pytest.mark.parametrize("method", ["sequential", "parallel", "auto"])
 def test_codes_of_every_integer_dtype(backend: Backend, kind: str, method: str):
     discrete = backend.module("discrete")
-    codes = discrete.actions(backend.array(np.array([PUSH, PUSH, POP, NOOP], kind)))
+    codes = discrete.encode(backend.array(np.array([PUSH, PUSH, POP, NOOP], kind)))
     assert codes.dtype == backend.dtype(kind)
     elements = backend.array(np.array([5, 6, 7, 8], np.float32))
     state, reads = discrete.scan(discrete.empty(2, dtype=backend.dtype("float32")), codes, elements, method=method)
@@ -57,9 +58,9 @@ def test_codes_of_every_integer_dtype(backend: Backend, kind: str, method: str):
 def test_the_first_fault_stays(backend: Backend, method: str, codes: list[int], fault: int, depth: int):
     discrete = backend.module("discrete")
     elements = backend.array(np.arange(1, 5, dtype=np.float32))
-    state, _ = discrete.scan(discrete.empty(2), discrete.actions(codes), elements, method=method)
+    state, _ = discrete.scan(discrete.empty(2), discrete.encode(codes), elements, method=method)
     assert (rows(backend, state.fault), rows(backend, state.depth)) == (fault, depth)
-    state, _ = discrete.scan(state, discrete.actions([9, POP, POP, POP]), elements, method=method)
+    state, _ = discrete.scan(state, discrete.encode([9, POP, POP, POP]), elements, method=method)
     assert rows(backend, state.fault) == (fault or 3)
 
 

@@ -10,7 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from backends import JAX, Backend, assert_same_bits
 from diffstack.actions import NOOP, POP, PUSH
-from diffstack.errors import INTEGER, MOVABLE, StackOverflowError, StackUnderflowError
+from diffstack.errors import StackOverflowError, StackUnderflowError
+from diffstack.families import INTEGER, MOVABLE
 from oracles.discrete import DiscreteStack
 from strategies import arrays, kept_by_xla, numpy_dtype
 
@@ -62,7 +63,7 @@ def machine(backend: Backend, dtype: str) -> type[RuleBasedStateMachine]:
             method=st.sampled_from(["sequential", "parallel", "auto"]),
         )
         def scan(self, codes: list[int], elements: Any, method: str) -> None:
-            arguments = self.state, discrete.actions(codes), backend.array(elements)
+            arguments = self.state, discrete.encode(codes), backend.array(elements)
             self.state, reads = discrete.scan(*arguments, method=method)
             expected = [self.model.step(*inputs) for inputs in zip(codes, elements, strict=True)]
             assert_same_bits(backend.numpy(reads), np.array(expected))

@@ -44,6 +44,16 @@ def with_state(family: str, verb: str, change: Callable[[Any, Backend], Any], *r
     return call
 
 
+def wide(call: Callable[[Backend], Any]) -> Callable[[Backend], Any]:
+    """The call where float64 exists, which is wider than a state of float32."""
+
+    def run(backend: Backend) -> Any:
+        with backend.x64():
+            return call(backend)
+
+    return run
+
+
 def said(bad: Bad, backend: Backend) -> str:
     """The message, without the words that must differ."""
     with pytest.raises(bad.error) as caught:
@@ -102,7 +112,7 @@ def buffers(family: Family) -> list[Bad]:
 
 def codes(family: Family) -> list[Bad]:
     def actions(codes: Any) -> Callable[[Backend], Any]:
-        return lambda backend: backend.module(family.name).actions(codes(backend))
+        return lambda backend: backend.module(family.name).encode(codes(backend))
 
     return [
         Bad("codes-float", actions(lambda b: b.array(floating(2))), TypeError, ("codes", "integer", "float32")),
@@ -135,8 +145,9 @@ def inputs(family: Family) -> list[Bad]:
     def method(value: Any) -> Callable[[Backend], Any]:
         return call("scan", "actions", lambda a: a, method=value)
 
-    def half(array: Any) -> Any:
-        return array.astype(np.float16)
+    def other(array: Any) -> Any:
+        """A wider dtype; integer codes become floating."""
+        return array.astype(np.float64)
 
     shape = (*SIZE.steps, *cases["scan"].arguments(SIZE)[1].shape[2:])
     fewer = (SIZE.batch[0], SIZE.time - 1, *shape[2:])
@@ -149,18 +160,18 @@ def inputs(family: Family) -> list[Bad]:
         Bad("action-axis", scan("actions", lambda a: a[..., 1:]), ValueError, ("actions", f"{shape}")),
         Bad(
             "action-dtype",
-            scan("actions", half),
+            wide(scan("actions", other)),
             TypeError,
-            ("actions", "float32" if weighted else "int32", "float16"),
+            ("actions", "float32" if weighted else "int32", "float64"),
         ),
         Bad("element-batch", scan("elements", lambda a: a[1:]), ValueError, ("elements", "(4, ", "(3, 5, 2)")),
         Bad("element-rank", scan("elements", lambda a: a[..., 0]), ValueError, ("elements", "2)", "(4, 5)")),
         Bad("element-shape", scan("elements", lambda a: a[..., 1:]), ValueError, ("elements", "2)", "(4, 5, 1)")),
-        Bad("element-dtype", scan("elements", half), TypeError, ("elements", "float32", "float16")),
+        Bad("element-dtype", wide(scan("elements", other)), TypeError, ("elements", "float32", "float64")),
         Bad("step-actions", step("actions", lambda a: a[1:]), ValueError, ("actions", "(4,", "(3,")),
         Bad("step-batch", step("elements", lambda a: a[1:]), ValueError, ("element", "(4, 2)", "(3, 2)")),
         Bad("step-shape", step("elements", lambda a: a[:, 1:]), ValueError, ("element", "(4, 2)", "(4, 1)")),
-        Bad("step-dtype", step("elements", half), TypeError, ("element", "float32", "float16")),
+        Bad("step-dtype", wide(step("elements", other)), TypeError, ("element", "float32", "float64")),
     ]
 
 
@@ -214,7 +225,7 @@ POINTER_CALLS = [
     Bad("integer-buffer", pointer_verb("from_buffer", integers(2)), TypeError, ("buffer", "int32")),
     Bad(
         "actions-dtype",
-        lambda b: b.module("pointer").actions([PUSH], dtype=b.dtype("int32")),
+        lambda b: b.module("pointer").encode([PUSH], dtype=b.dtype("int32")),
         TypeError,
         ("dtype", "floating", "int32"),
     ),
@@ -339,14 +350,19 @@ def neural_calls(family: str, end: str) -> list[Bad]:
     def strengths(change: Callable[[Any], Any], verb: str = "size") -> Callable[[Backend], Any]:
         return with_state(family, verb, lambda s, b: s._replace(strengths=b.array(change(np.ones(2, np.float32)))))
 
-    half = np.ones((), np.float16)
+    double = np.ones((), np.float64)
     bad = [
         Bad("push-strength-shape", call("push", floating(2), floating(1)), ValueError, ("strength", "()", "(1,)")),
         Bad("pop-strength-shape", call("pop", floating(2)), ValueError, ("strength", "()", "(2,)")),
         Bad("peek-strength-shape", call("peek", floating(2)), ValueError, ("strength", "()", "(2,)")),
-        Bad("push-strength-dtype", call("push", floating(2), half), TypeError, ("strength", "float32", "float16")),
+        Bad(
+            "push-strength-dtype",
+            wide(call("push", floating(2), double)),
+            TypeError,
+            ("strength", "float32", "float64"),
+        ),
         Bad("pop-strength-dtype", call("pop", integers()), TypeError, ("strength", "float32", "int32")),
-        Bad("peek-strength-dtype", call("peek", half), TypeError, ("strength", "float32", "float16")),
+        Bad("peek-strength-dtype", wide(call("peek", double)), TypeError, ("strength", "float32", "float64")),
         Bad("strength-complex", number("pop", 1j), TypeError, ("strength", "1j")),
         Bad("strength-list", number("pop", [1.0]), TypeError, ("strength", "an array", "list")),
         Bad("strength-none", number("peek", None), TypeError, ("strength", "an array", "NoneType")),
@@ -370,18 +386,22 @@ def neural_calls(family: str, end: str) -> list[Bad]:
 def deque_calls() -> list[Bad]:
     def step(*element: Any, pair: type = tuple) -> Callable[[Backend], Any]:
         return lambda b: b.module("neural_deque").step(
-            b.module("neural_deque").empty(2, (2,)), b.array(floating(4)), pair(map(b.array, element))
+            b.module("neural_deque").empty(2, (2,), dtype=b.dtype("float32")),
+            b.array(floating(4)),
+            pair(map(b.array, element)),
         )
 
     def scan(*elements: Any, pair: type = tuple) -> Callable[[Backend], Any]:
         return lambda b: b.module("neural_deque").scan(
-            b.module("neural_deque").empty(2, (2,)), b.array(floating(5, 4)), pair(map(b.array, elements))
+            b.module("neural_deque").empty(2, (2,), dtype=b.dtype("float32")),
+            b.array(floating(5, 4)),
+            pair(map(b.array, elements)),
         )
 
     def no_pair(verb: str, *shape: int) -> Callable[[Backend], Any]:
         return with_state("neural_deque", verb, lambda s, _: s, floating(*shape, 4), floating(*shape, 2))
 
-    one, half = floating(2), np.ones(2, np.float16)
+    one, double = floating(2), np.ones(2, np.float64)
     many = floating(5, 2)
     return [
         Bad("step-array", no_pair("step"), TypeError, ("element: expected a pair (top, bottom)",)),
@@ -389,16 +409,16 @@ def deque_calls() -> list[Bad]:
         Bad("step-three", step(one, one, one), ValueError, ("element", "pair", "3 arrays")),
         Bad("step-top", step(floating(3), one), ValueError, ("element[0]", "(2,)", "(3,)")),
         Bad("step-bottom", step(one, floating(3)), ValueError, ("element[1]", "(2,)", "(3,)")),
-        Bad("step-top-dtype", step(half, one), TypeError, ("element[0]", "float32", "float16")),
-        Bad("step-bottom-dtype", step(one, half), TypeError, ("element[1]", "float32", "float16")),
+        Bad("step-top-dtype", wide(step(double, one)), TypeError, ("element[0]", "float32", "float64")),
+        Bad("step-bottom-dtype", wide(step(one, double)), TypeError, ("element[1]", "float32", "float64")),
         Bad("scan-array", no_pair("scan", 5), TypeError, ("elements: expected a pair (top, bottom)",)),
         Bad("scan-list", scan(many, many, pair=list), TypeError, ("elements", "pair", "list")),
         Bad("scan-one", scan(many), ValueError, ("elements", "pair", "1 arrays")),
         Bad("scan-top", scan(floating(5, 3), many), ValueError, ("elements[0]", "2)", "(5, 3)")),
         Bad("scan-bottom", scan(many, floating(4, 2)), ValueError, ("elements[1]", "(5, 2)", "(4, 2)")),
-        Bad("scan-bottom-dtype", scan(many, half[None].repeat(5, 0)), TypeError, ("elements[1]", "float16")),
-        Bad("codes", lambda b: b.module("neural_deque").actions([PUSH]), ValueError, ("codes", "(2,)", "(1,)")),
-        Bad("code", lambda b: b.module("neural_deque").actions(PUSH), ValueError, ("codes", "(2,)", "()")),
+        Bad("scan-bottom-dtype", wide(scan(many, double[None].repeat(5, 0))), TypeError, ("elements[1]", "float64")),
+        Bad("codes", lambda b: b.module("neural_deque").encode([PUSH]), ValueError, ("codes", "(2,)", "(1,)")),
+        Bad("code", lambda b: b.module("neural_deque").encode(PUSH), ValueError, ("codes", "(2,)", "()")),
     ]
 
 
@@ -453,7 +473,7 @@ PROGRAM_CALLS = [
     Bad("reverse-empty-method", reverse(floating(0), method="fast"), ValueError, ("method", "'fast'")),
     Bad("reverse-stack", reverse(floating(2), stack="reversal"), TypeError, ("stack", "reversal")),
     Bad("reverse-stack-type", reverse(floating(2), stack=3), TypeError, ("stack", "3")),
-    Bad("reverse-dtype", reverse(integers(2)), TypeError, ("dtype", "int32")),
+    Bad("reverse-dtype", reverse(integers(2)), TypeError, ("sequence: expected a floating dtype", "int32")),
     Bad("target-integer", learn(integers(3)), TypeError, ("target", "floating", "int32")),
     Bad("target-empty", learn(floating(0, 2)), ValueError, ("target", "at least one", "(0, 2)")),
     Bad("target-list", learn([1.0]), TypeError, ("target", "an array", "list")),
@@ -504,9 +524,9 @@ def numbers(value: complex, dtype: str) -> Callable[[Backend], Any]:
 ARGUMENTS = [
     Bad("dtype-unknown", lambda b: b.module("pointer").empty(2, dtype="float31"), TypeError, ("dtype", "float31")),
     Bad("dtype-number", lambda b: b.module("pointer").empty(2, dtype=3), TypeError, ("dtype", "3")),
-    Bad("codes-text", lambda b: b.module("pointer").actions("push"), TypeError, ("codes", "push")),
-    Bad("codes-ragged", lambda b: b.module("pointer").actions([[0], [1, 2]]), ValueError, ("codes",)),
-    Bad("codes-none", lambda b: b.module("pointer").actions(None), TypeError, ("codes", "None")),
+    Bad("codes-text", lambda b: b.module("pointer").encode("push"), TypeError, ("codes", "push")),
+    Bad("codes-ragged", lambda b: b.module("pointer").encode([[0], [1, 2]]), ValueError, ("codes",)),
+    Bad("codes-none", lambda b: b.module("pointer").encode(None), TypeError, ("codes", "None")),
     Bad("number-too-large", numbers(300, "int8"), ValueError, ("element", "int8", "300")),
     Bad("number-too-small", numbers(-1, "uint8"), ValueError, ("element", "uint8", "-1")),
     Bad(
@@ -526,3 +546,51 @@ ARGUMENTS = [
 @pytest.mark.parametrize("bad", ARGUMENTS, ids=lambda bad: bad.name)
 def test_arguments_that_frameworks_would_refuse_in_their_own_words(bad: Bad):
     agree(bad)
+
+
+# --- what only JAX can be given ---
+
+
+def test_a_wide_state_while_64_bit_mode_is_off():
+    """The message names the state, whatever its other arguments are."""
+    for family in FAMILIES:
+        module = JAX.module(family.name)
+        with jax.enable_x64(True):
+            state = module.empty(2, (2,), dtype="float64")
+        field = state._fields[0]
+        message = f"state.{field}: expected at most 32 bits an entry while jax_enable_x64 is off, got dtype float64"
+        for wide_state in (state, jax.tree.map(np.asarray, state)):
+            with pytest.raises(TypeError, match=f"^{message}$"):
+                module.contents(wide_state)
+            for verb in ("push", "push_top"):
+                if hasattr(module, verb):
+                    with pytest.raises(TypeError, match=f"^{message}$"):
+                        getattr(module, verb)(wide_state, floating(2))
+
+
+def test_a_wide_array_while_64_bit_mode_is_off():
+    with jax.enable_x64(True):
+        element = jax.numpy.ones(2)
+    pointer = JAX.module("pointer")
+    with pytest.raises(TypeError, match=r"^element: expected at most 32 bits an entry while jax_enable_x64 is off"):
+        pointer.push(pointer.empty(2, (2,)), element)
+
+
+def test_keys_are_no_numbers():
+    key = jax.random.key(0)
+    pointer = JAX.module("pointer")
+    with pytest.raises(TypeError, match=r"^element: expected an array of numbers, got dtype key<fry>$"):
+        pointer.push(pointer.empty(2), key)
+    with pytest.raises(TypeError, match=r"^codes: expected integer codes .*, got dtype key<fry>$"):
+        pointer.encode(key)
+    with pytest.raises(TypeError, match=r"^sequence: expected an array of numbers, got dtype key<fry>$"):
+        JAX.module("reversal").reverse(key)
+    with pytest.raises(TypeError, match=r"^state.buffer: expected a floating dtype .*, got dtype key<fry>$"):
+        pointer.peek(pointer.empty(2)._replace(buffer=jax.random.split(key)))
+
+
+def test_the_array_of_the_other_framework():
+    for backend, other in ((JAX, TORCH), (TORCH, JAX)):
+        for stack in (backend.module("pointer"), other.module("pointer")):
+            with pytest.raises(TypeError, match=r"^sequence: expected a (JAX or NumPy array|PyTorch tensor), got "):
+                backend.module("reversal").reverse(other.array(floating(2)), stack=stack)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from backends import BACKENDS, JAX, Backend, assert_same_bits
 from diffstack.actions import PUSH
-from diffstack.errors import FLOATING
+from diffstack.families import FLOATING
 from families import DISCRETE, FAMILIES, METHODS, Family, is_floating
 from strategies import arrays, finite, kept_by_xla, normal, numpy_dtype, programs
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from backends import TORCH, Backend, assert_close, assert_same_bits
+from diffstack._checks import Layout
 from diffstack.actions import POP, PUSH
-from diffstack.errors import check_method
-from diffstack.torch_impl.parallel._recompute import recompute
+from diffstack.torch_impl._parallel._recompute import recompute
 from diffstack.torch_impl.reversal import reverse
 from families import (
     FAMILIES,
@@ -118,44 +118,40 @@ def test_auto(backend: Backend, family: Family, size: Size):
     agree(backend, family, sample_of(family, size, "soft"), "auto")
 
 
-def test_what_is_chosen():
-    for method, time, faster, chosen in [
-        ("auto", 5, True, "parallel"),
-        ("auto", 5, False, "sequential"),
-        ("parallel", 5, False, "parallel"),
-        ("sequential", 5, True, "sequential"),
-        ("parallel", 0, True, "sequential"),
+def test_what_is_chosen(backend: Backend):
+    """By shapes alone; without a step there is nothing to do for any method."""
+    for method, time, chosen in [
+        ("auto", 16, "parallel"),
+        ("auto", 5, "sequential"),
+        ("parallel", 5, "parallel"),
+        ("sequential", 16, "sequential"),
+        ("parallel", 0, "sequential"),
+        ("auto", 0, "sequential"),
     ]:
-        assert check_method(method, time, faster) == chosen
+        assert backend.module("_methods").choose(method, "neural_stack", time, Layout((), 1, ())) == chosen
 
 
 @pytest.mark.parametrize("family", SOFT, ids=str)
 def test_the_thresholds_of_auto(backend: Backend, family: Family):
     """As docs/parallel.md says them: steps, and in JAX the numbers in a buffer."""
-    faster = backend.module(f"parallel.{family.name}").is_faster
     if backend is TORCH:
         shortest = 8 if family is NEURAL_QUEUE else 16
-        cases = [((shortest - 1,), False), ((shortest,), True)]
+        cases = [((shortest - 1, 1), "sequential"), ((shortest, 1), "parallel")]
     elif family in NEURAL:
         shortest = 32 if family is NEURAL_DEQUE else 16
-        cases = [((shortest - 1,), False), ((shortest,), True)]
+        cases = [((shortest - 1, 1), "sequential"), ((shortest, 1), "parallel")]
     else:
-        entries = 1024 if family is POINTER else 512
-        cases = [((7, entries), False), ((8, entries - 1), False), ((8, entries), True)]
-    for shape, expected in cases:
-        assert faster(*shape) == expected
-
-
-def test_when_values_alone_are_stepped():
-    """In JAX, as docs/parallel.md says: the superposition stack's, while the buffers stay in the caches."""
-    steps_forward = importlib.import_module("diffstack.jax_impl.parallel.superposition").steps_forward
-    assert (steps_forward(65535), steps_forward(65536)) == (True, False)
+        numbers = 1024 if family is POINTER else 512
+        cases = [((7, numbers), "sequential"), ((8, numbers - 1), "sequential"), ((8, numbers), "parallel")]
+    for (time, numbers), expected in cases:
+        layout = Layout((3,), numbers, (1,))
+        assert backend.module("_methods").choose("auto", family.name, time, layout) == expected
 
 
 @pytest.mark.parametrize("family", [POINTER, SUPERPOSITION], ids=str)
 def test_gradients_across_segments(backend: Backend, family: Family, monkeypatch: pytest.MonkeyPatch):
     """Of 32 steps here, so that a short sequence has several."""
-    chunking = importlib.import_module(f"diffstack.{backend.name}_impl.parallel._chunking")
+    chunking = importlib.import_module(f"diffstack.{backend.name}_impl._parallel._chunking")
     monkeypatch.setattr(chunking, "_SEGMENT", 32)
     agree(backend, family, sample_of(family, Size(71, 5, (2,)), "soft"))
 
@@ -205,20 +201,6 @@ def test_pytorch_recomputes_for_what_needs_a_gradient():
     (gradient,) = torch.autograd.grad(output.sum(), needed)
     assert gradient.tolist() == [2.0, 3.0]
     assert runs[1:] == [[False, True]]
-
-
-@pytest.mark.parametrize("family", SOFT, ids=str)
-def test_autocast(family: Family):
-    """It changes no dtype, and not the numbers of the families whose steps have no product."""
-    sample = jax.tree.map(lambda leaf: leaf.astype(np.float32), sample_of(family, Size(40, 5, (2,)), "soft"))
-    arguments = TORCH.arrays(tuple(sample), family)
-    plain = floats(TORCH.module(family.name).scan(*arguments, method="parallel"))
-    with torch.autocast("cpu", torch.bfloat16):
-        result = floats(TORCH.module(family.name).scan(*arguments, method="parallel"))
-    for actual, expected in zip(result, plain, strict=True):
-        assert actual.dtype == expected.dtype
-        if family in (POINTER, SUPERPOSITION):
-            assert_close(TORCH.numpy(actual), TORCH.numpy(expected), 0.0)
 
 
 def test_autocast_of_the_pointer_alone():

@@ -281,10 +281,10 @@ def test_what_falls_off_the_superposition_stack_does_not_come_back(backend: Back
 def test_actions_of_both_ends(backend: Backend):
     deque = backend.module("neural_deque")
     codes = backend.array(np.array([[[PUSH, POP], [NOOP, PUSH]], [[POP, NOOP], [7, 7]]], np.int8))
-    strengths = deque.actions(codes, dtype=backend.dtype("float16"))
+    strengths = deque.encode(codes, dtype=backend.dtype("float16"))
     assert strengths.dtype == backend.dtype("float16")
     assert rows(backend, strengths) == [[[[1, 0, 0, 1], [0, 0, 1, 0]], [[0, 1, 0, 0], [0, 0, 0, 0]]]]
-    assert rows(backend, deque.actions((PUSH, POP))) == [[1, 0, 0, 1]]
+    assert rows(backend, deque.encode((PUSH, POP))) == [[1, 0, 0, 1]]
 
 
 @pytest.mark.parametrize("family", LINES, ids=str)

@@ -14,9 +14,9 @@ ELEMENTS = np.arange(10, dtype=np.float32).reshape(5, 2) + 1
 def _trace(implementation, array, name):
     family = getattr(implementation, name)
     if name == "neural_deque":
-        actions = family.actions([[code, NOOP] for code in CODES])
+        actions = family.encode([[code, NOOP] for code in CODES])
         return plot_trace(family, family.empty(4, (2,)), actions, (array(ELEMENTS), array(ELEMENTS)))
-    return plot_trace(family, family.empty(4, (2,)), family.actions(CODES), array(ELEMENTS))
+    return plot_trace(family, family.empty(4, (2,)), family.encode(CODES), array(ELEMENTS))
 
 
 @pytest.fixture(params=["jax", "torch"])

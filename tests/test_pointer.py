@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from backends import Backend, assert_close, assert_same_bits
+from diffstack._checks import Layout
 from diffstack.actions import NOOP, POP, PUSH
 from families import POINTER, Size
 from strategies import numpy_dtype
@@ -51,10 +52,10 @@ def test_empty(backend: Backend, batch: tuple[int, ...], element: tuple[int, ...
 def test_actions(backend: Backend):
     pointer = backend.module("pointer")
     codes = backend.array(np.array([[PUSH, POP], [NOOP, 7]], np.int8))
-    weights = pointer.actions(codes, dtype=backend.dtype("float16"))
+    weights = pointer.encode(codes, dtype=backend.dtype("float16"))
     assert weights.dtype == backend.dtype("float16")
     assert rows(backend, weights) == [[[1, 0, 0], [0, 1, 0]], [[0, 0, 1], [0, 0, 1]]]
-    assert pointer.actions([]).shape == (0, 3)
+    assert pointer.encode([]).shape == (0, 3)
 
 
 def test_the_notebook_example(backend: Backend):
@@ -119,5 +120,6 @@ def test_how_many_pops(backend: Backend, count):
 
 
 def test_the_threshold_of_push_all_and_pop_all(backend: Backend):
-    faster = backend.module("parallel.pointer").runs_are_faster
-    assert (faster(3), faster(4)) == (False, True)
+    choose, layout = backend.module("_methods").choose, Layout((), 2, ())
+    for name in ("pointer.push_all", "pointer.pop_all"):
+        assert [choose("auto", name, time, layout) for time in (3, 4)] == ["sequential", "parallel"]

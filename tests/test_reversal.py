@@ -25,11 +25,6 @@ def sequence(shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
     return np.asarray(values > 0) if dtype == "bool" else np.asarray(values).astype(numpy_dtype(dtype))
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=str)
-def test_which_families_are_stacks(backend: Backend, family: Family):
-    assert getattr(backend.module(family.name), "IS_STACK", False) == family.is_stack
-
-
 @pytest.mark.parametrize(("family", "method"), STACKS, ids=str)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_values_and_gradients(backend: Backend, family: Family, method: str, shape: tuple[int, ...]):

@@ -80,8 +80,8 @@ def test_the_frameworks_agree_where_steps_drop_slots(family: Family, halves: boo
     """A controller's own loop over `step`, which makes no room."""
 
     def loop(backend: Backend) -> Any:
-        step, scan = backend.module(family.name).step, backend.module("sequential").scan
-        return lambda state, actions, elements: scan(step, state, actions, elements, 1)
+        step, scan = backend.module(family.name).step, backend.module("_sequential").scan
+        return lambda state, actions, elements: scan(step, state, actions, elements)
 
     sample = with_halves(family, LONG) if halves else family.sample(np.random.default_rng(7), LONG, True)
     agree({backend: loop(backend) for backend in (JAX, TORCH)}, tuple(sample), family)

@@ -1,52 +1,169 @@
-"""What every family does to its arguments before it hands them to a kernel."""
+"""What lies between a public function and the kernel that computes it: arguments, the modes of JAX, results.
+
+A kernel takes arrays only, with the axes of an element flattened into one: `(*batch, slots, dim)`. A public function
+checks its arguments, flattens them, calls `run`, and gives its result the shape of the user's elements again.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cache, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
+from jax.sharding import AxisType, PartitionSpec
 
-from diffstack import errors
+from diffstack import _checks
+from diffstack._checks import Layout
+from diffstack.families import FLOATING, MOVABLE
 
 
 def as_array(name: str, value: Any, like: Array | None = None) -> Array:
     """`value` as a strongly typed array; a Python number gets the dtype of `like`."""
     if like is not None and type(value) in (bool, int, float, complex):
-        errors.check_number(name, value, like.dtype)
+        _checks.check_number(name, value, like.dtype)
         return jnp.asarray(value, like.dtype)
     if not isinstance(value, jax.Array | np.ndarray | np.generic):
-        errors.bad_type(name, "a JAX or NumPy array", type(value).__name__)
+        _checks.bad_type(name, "a JAX or NumPy array", type(value).__name__)
+    if jnp.issubdtype(value.dtype, jax.dtypes.extended):
+        _checks.bad_type(name, "an array of numbers", f"dtype {value.dtype}")
+    if isinstance(value, jax.Array):
+        _check_width(name, value.dtype)
     # A weakly typed array would compile every kernel a second time.
     return jnp.asarray(value, jax.dtypes.canonicalize_dtype(value.dtype))
 
 
+def _check_width(name: str, dtype: Any) -> None:
+    """JAX would lose bits of a wide array without a word."""
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+        _checks.bad_type(name, "at most 32 bits an entry while jax_enable_x64 is off", f"dtype {dtype}")
+
+
+def as_wide(name: str, value: Any, like: Array) -> Array:
+    """`as_array`, cast up to the floating dtype of `like` where that loses nothing."""
+    array = as_array(name, value, like)
+    return array.astype(like.dtype) if _checks.is_narrower(array.dtype, like.dtype) else array
+
+
+def as_state(state: Any, check: Callable[[Any, type], Layout], kind: type) -> tuple[Any, Layout]:
+    """A checked state as a kernel takes it, and its layout."""
+    layout = check(state, kind)
+    for name, field in state._asdict().items():
+        _check_width(f"state.{name}", field.dtype)
+    return flat(kind(*(as_array(f"state.{name}", field) for name, field in state._asdict().items())), layout), layout
+
+
 def as_codes(codes: Any) -> Array:
     """Integer codes, from an array or from lists."""
-    errors.check_code_list(codes)
-    if not isinstance(codes, Array):
+    _checks.check_code_list(codes)
+    if not hasattr(codes, "dtype"):
         codes = jnp.asarray(codes) if np.size(codes) else jnp.zeros(np.shape(codes), jnp.int32)
-    errors.check_codes("codes", codes)
-    return codes
+    _checks.check_codes("codes", codes)
+    return as_array("codes", codes)
 
 
-def as_dtype(dtype: Any, kinds: Sequence[str], what: str) -> Any:
-    """The dtype asked for, one of `kinds`; the default float where none is."""
-    # What is no dtype at all is named by the check.
-    with suppress(TypeError):
-        dtype = jnp.dtype(dtype if dtype is not None else jnp.result_type(float))
-    errors.check_kind("dtype", dtype, kinds, what)
-    return dtype
+def as_lengths(lengths: Any, layout: Layout) -> Array | None:
+    """The lengths of ragged sequences, or None where all are whole."""
+    if lengths is None:
+        return None
+    if isinstance(lengths, int | list | tuple):
+        lengths = np.asarray(lengths)
+    lengths = as_array("lengths", lengths)
+    _checks.check_lengths(lengths, layout.batch)
+    return lengths.astype(jnp.int32)
 
 
 def floating_dtype(dtype: Any) -> Any:
     """The dtype asked for, which must be floating; the default float where none is."""
-    return as_dtype(dtype, errors.FLOATING, "a floating dtype")
+    return _as_dtype(dtype, FLOATING, "a floating dtype")
 
 
-def flatten(array: Array, rank: int) -> Array:
-    """Everything behind the first `rank` axes as one axis."""
-    return array.reshape(*array.shape[:rank], math.prod(array.shape[rank:]))
+def movable_dtype(dtype: Any) -> Any:
+    """The dtype asked for, one that both frameworks can move; the default float where none is."""
+    return _as_dtype(dtype, MOVABLE, "a dtype that both frameworks can move")
+
+
+def _as_dtype(dtype: Any, kinds: Sequence[str], what: str) -> Any:
+    # What is no dtype at all is named by the check.
+    with suppress(TypeError):
+        dtype = jnp.dtype(dtype if dtype is not None else jnp.result_type(float))
+    _checks.check_kind("dtype", dtype, kinds, what)
+    return dtype
+
+
+def flat(tree: Any, layout: Layout) -> Any:
+    """A state, or elements, with the axes of an element flattened into one."""
+    if hasattr(tree, "_fields"):
+        return tree._replace(**{tree._fields[0]: flat(tree[0], layout)})
+    if len(layout.element) == 1:
+        return tree
+    leading = tree.shape[: tree.ndim - len(layout.element)]
+    return tree.reshape(*leading, math.prod(layout.element))
+
+
+def shaped(tree: Any, layout: Layout) -> Any:
+    """What a kernel returned, with the axes of an element restored."""
+    if hasattr(tree, "_fields"):
+        return tree._replace(**{tree._fields[0]: shaped(tree[0], layout)})
+    if isinstance(tree, tuple):
+        return tuple(shaped(each, layout) for each in tree)
+    return tree if len(layout.element) == 1 else tree.reshape((*tree.shape[:-1], *layout.element))
+
+
+def run(kernel: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """`kernel(*arguments, **options)`, compiled, under whatever mesh of devices its arrays live on.
+
+    The batch axes of all arguments and of all results come first, and the first array is (*batch, slots, dim).
+    """
+    compiled = _compiled(kernel, tuple(options))
+    leaves, structure = jax.tree.flatten(arguments)
+    varying = frozenset().union(*map(_varying, leaves))
+    if varying:
+        # A state that was made inside `shard_map` varies over no axis yet, and a loop needs that it does.
+        leaves = [lax.pcast(leaf, tuple(varying - _varying(leaf)), to="varying") for leaf in leaves]
+        arguments = jax.tree.unflatten(structure, leaves)
+    batch = _explicit(leaves, leaves[0].ndim - 2)
+    if batch is not None:
+        # Where axes of a mesh are explicit, every operation would have to say how its result is sharded. All that is
+        # sharded here is the batch, so inside a kernel the compiler can find that out by itself.
+        compiled = jax.sharding.auto_axes(partial(compiled, **options), out_sharding=PartitionSpec(*batch))
+        return compiled(*arguments)
+    return compiled(*arguments, **options)
+
+
+@cache
+def _compiled(kernel: Callable[..., Any], options: tuple[str, ...]) -> Callable[..., Any]:
+    return jax.jit(kernel, static_argnames=options)
+
+
+def _varying(array: Array) -> frozenset[Any]:
+    """The axes of a mesh that an array varies over inside `shard_map`."""
+    kind = jax.typeof(array)
+    # JAX 0.10 moved `vma` there.
+    return kind.mat.varying if hasattr(kind, "mat") else kind.vma
+
+
+def _explicit(arrays: Sequence[Array], rank: int) -> list[Any] | None:
+    """The axes of an explicit mesh that the first `rank` axes are sharded over; None where no mesh is explicit."""
+    found, batch = False, [None] * rank
+    for array in arrays:
+        sharding = jax.typeof(array).sharding
+        if AxisType.Explicit in sharding.mesh.axis_types:
+            found = True
+            batch = [mine or other for mine, other in zip(batch, sharding.spec, strict=False)]
+    return batch if found else None
+
+
+def matmul(a: Array, b: Array) -> Array:
+    """The product in full precision, also on a GPU."""
+    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+
+
+def numbered(array: Array, axis: int) -> Array:
+    """The place of every entry along an axis, in the shape that broadcasts against the array."""
+    shape = [1] * array.ndim
+    shape[axis] = array.shape[axis]
+    return lax.broadcasted_iota(jnp.int32, shape, axis % array.ndim)

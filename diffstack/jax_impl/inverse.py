@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
-from diffstack import errors
+from diffstack import _checks
 from diffstack.jax_impl._arrays import as_array
 from diffstack.jax_impl.reversal import reverse
 
@@ -71,11 +71,11 @@ def init(
         [1.0, 1.0]
     """
     target = as_array("target", target)
-    errors.check_target(target)
+    _checks.check_target(target)
     sequence = jnp.ones_like(target) if initial is None else as_array("initial", initial, target)
-    errors.check_dtype("initial", sequence.dtype, target.dtype, "the target")
+    _checks.check_dtype("initial", sequence.dtype, target.dtype, "the target")
     optimizer = _ADAM if optimizer is None else optimizer
-    errors.check_learning(program, optimizer, hasattr(optimizer, "init") and hasattr(optimizer, "update"))
+    _checks.check_learning(program, optimizer, hasattr(optimizer, "init") and hasattr(optimizer, "update"))
     return LearnState(sequence, optimizer.init(sequence), program, optimizer)
 
 
@@ -101,10 +101,10 @@ def advance(state: LearnState, target: Array, steps: int) -> tuple[LearnState, A
         >>> [round(loss, 3) for loss in losses.tolist()]
         [2.0, 1.805]
     """
-    errors.check_state(state, LearnState)
+    _checks.check_state(state, LearnState)
     target = as_array("target", target)
-    errors.check_target(target)
-    return _advance(state, target, errors.check_count("steps", steps, 0))
+    _checks.check_target(target)
+    return _advance(state, target, _checks.check_count("steps", steps, 0))
 
 
 def learn_input(
@@ -136,7 +136,7 @@ def learn_input(
         >>> learn_input(jnp.asarray([3.0, 2.0, 1.0])).sequence.round().tolist()
         [1.0, 2.0, 3.0]
     """
-    steps = errors.check_count("steps", steps, 0)
+    steps = _checks.check_count("steps", steps, 0)
     state = init(target, initial=initial, program=program, optimizer=optimizer)
     state, losses = advance(state, target, steps)
     return Learned(state.sequence, program(state.sequence), losses)
@@ -156,5 +156,5 @@ def _advance(state: LearnState, target: Array, steps: int) -> tuple[LearnState, 
 
 def _loss(sequence: Array, target: Array, program: Callable[[Array], Array]) -> Array:
     output = program(sequence)
-    errors.check_output(output, target)
+    _checks.check_output(output, target)
     return jnp.mean((output - target) ** 2)

@@ -9,33 +9,41 @@ newest (Grefenstette et al. 2015, equations 4 and 5),
 so a step pops the front, pushes at the back, and reads total strength 1 from the front. A pop of more than is there
 takes what is there.
 
-Every push takes a slot, one of strength 0 included. The capacity is the number of most recent slots that a state
-keeps: `push` and `step` drop the oldest slot, whatever its strength. A controller that calls `step` itself needs as
-much capacity as it takes steps between a push and its pop. `scan` drops nothing on its way: it makes room for its T
-steps first, and goes back to the capacity of the state when it is done.
+Every push takes a slot, even one of strength 0. The capacity is the number of most recent slots that a state keeps:
+`push` and `step` drop the oldest slot, whatever its strength. A controller that calls `step` itself needs as much
+capacity as it takes steps between a push and its pop. `scan` drops nothing on its way: it makes room for its T steps
+first, and goes back to the capacity of the state when it is done.
 
-Strengths are usually in [0, 1]. Below 0 they count as 0, above 1 they are taken as they are, and NaN makes every
-read NaN from its step on, for as long as the slots it reached are kept: to the end of a `scan`, but not for ever
-through `step`, which drops slots. The gradient at ties, which hard strengths always are, is that of `_neural.py`: the
-derivative into the feasible region.
+Strengths are usually in [0, 1]. Below 0 they count as 0, and above 1 they are taken as they are. NaN makes every read
+NaN from its step on, for as long as the slots it reached are kept: to the end of a `scan`, but not for ever through
+`step`, which drops slots. Hard strengths always tie; `_ties.py` says which derivative is taken there.
+
+**Shapes.** A state has `values` (*batch, N, *element), oldest first, and `strengths` (*batch, N). An element is
+(*batch, *element); an action is (*batch, 2), the strengths of push and pop; the `strength` of a verb is a number or
+(*batch,). In `scan` a time axis T follows the batch axes: actions (*batch, T, 2), elements and reads
+(*batch, T, *element).
+
+**Dtypes.** Values and strengths are floating, each of a dtype of its own; reads have that of the values. An element or
+a strength of a narrower dtype is cast up to that of the state.
+
+**Errors.** Every function raises `TypeError` or `ValueError` for an argument whose type, dtype or shape does not fit,
+and names it.
 """
 
-from functools import partial
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float, Int
 
-from diffstack import errors
+from diffstack import _checks
+from diffstack._checks import Layout
 from diffstack.actions import POP, PUSH
-from diffstack.jax_impl import sequential
-from diffstack.jax_impl._arrays import as_array, flatten, floating_dtype
-from diffstack.jax_impl._neural import as_strength, feasible, hard_actions, reading, remaining, resized
-from diffstack.jax_impl._neural import below as nearer
-from diffstack.jax_impl.parallel import neural_queue as parallel
-
-IS_STACK: Final = False
+from diffstack.jax_impl import _line, _methods, _sequential
+from diffstack.jax_impl._arrays import as_lengths, as_state, as_wide, flat, run, shaped
+from diffstack.jax_impl._line import as_strength, as_strengths, below, newest
+from diffstack.jax_impl._parallel import neural_queue as _parallel
+from diffstack.jax_impl._ragged import stopped
 
 
 class NeuralQueueState(NamedTuple):
@@ -50,6 +58,54 @@ class NeuralQueueState(NamedTuple):
     strengths: Array
 
 
+# The equations, on elements of one axis.
+
+
+def _push(
+    state: NeuralQueueState, element: Float[Array, "*batch dim"], strength: Float[Array, "*batch"]
+) -> NeuralQueueState:
+    return newest(_line.push(state, element, strength), state.strengths.shape[-1])
+
+
+def _pop(
+    state: NeuralQueueState, strength: Float[Array, "*batch"]
+) -> tuple[NeuralQueueState, Float[Array, "*batch dim"]]:
+    return _line.pop(state, strength, below), _line.peek(state, strength, below)
+
+
+def _peek(state: NeuralQueueState, strength: Float[Array, "*batch"]) -> Float[Array, "*batch dim"]:
+    return _line.peek(state, strength, below)
+
+
+def _step(
+    state: NeuralQueueState, actions: Float[Array, "*batch 2"], element: Float[Array, "*batch dim"]
+) -> tuple[NeuralQueueState, Float[Array, "*batch dim"]]:
+    state = _line.pop(state, actions[..., POP], below)
+    state = _push(state, element, actions[..., PUSH])
+    return state, _peek(state, jnp.ones_like(actions[..., PUSH]))
+
+
+def _scan(
+    state: NeuralQueueState,
+    actions: Float[Array, "*batch time 2"],
+    elements: Float[Array, "*batch time dim"],
+    lengths: Int[Array, "*batch"] | None,
+    *,
+    method: str,
+) -> tuple[NeuralQueueState, Float[Array, "*batch time dim"]]:
+    capacity = state.strengths.shape[-1]
+    actions, elements = stopped(actions, lengths), stopped(elements, lengths)
+    if method == "sequential":
+        state, reads = _sequential.scan(_step, _line.with_room(state, actions.shape[-2]), actions, elements)
+    else:
+        values, strengths, reads = _parallel.scan(*state, actions, elements)
+        state = NeuralQueueState(values, strengths)
+    return _line.newest_at_the_end(state, capacity, lengths), stopped(reads, lengths)
+
+
+# The public functions.
+
+
 def empty(
     capacity: int, element_shape: tuple[int, ...] = (), *, dtype: Any = None, batch_shape: tuple[int, ...] = ()
 ) -> NeuralQueueState:
@@ -61,33 +117,19 @@ def empty(
         dtype: a floating dtype for values and strengths; the default float where none is given.
         batch_shape: the leading axes, one queue for each of their entries.
 
-    Returns:
-        A `NeuralQueueState`.
-
-    Raises:
-        TypeError, ValueError: an argument that is not as said above.
-
     Example:
         >>> from diffstack.jax_impl import neural_queue
         >>> neural_queue.empty(3).strengths.tolist()
         [0.0, 0.0, 0.0]
     """
-    layout = errors.check_empty(capacity, element_shape, batch_shape)
-    values = jnp.zeros((*layout.batch, layout.slots, *layout.element), floating_dtype(dtype))
-    return NeuralQueueState(values, jnp.zeros((*layout.batch, layout.slots), values.dtype))
+    return _line.empty(NeuralQueueState, capacity, element_shape, dtype, batch_shape)
 
 
 def from_buffer(buffer: Array) -> NeuralQueueState:
-    """One full queue, whose front is the first row of a buffer.
+    """One full queue of elements of strength 1, whose front is the first row of a buffer.
 
     Args:
         buffer: (N, *element), floating.
-
-    Returns:
-        A `NeuralQueueState` of N elements of strength 1.
-
-    Raises:
-        TypeError, ValueError: a buffer that is not as said above.
 
     Example:
         >>> import jax.numpy as jnp
@@ -95,69 +137,42 @@ def from_buffer(buffer: Array) -> NeuralQueueState:
         >>> neural_queue.peek(neural_queue.from_buffer(jnp.asarray([1.0, 2.0]))).item()
         1.0
     """
-    buffer = as_array("buffer", buffer)
-    layout = errors.check_buffer(buffer)
-    errors.check_kind("buffer", buffer.dtype, errors.FLOATING, "a floating dtype")
-    return NeuralQueueState(buffer, jnp.ones_like(buffer, shape=(layout.slots,)))
+    return _line.from_buffer(NeuralQueueState, buffer)
 
 
-def actions(codes: Any, *, dtype: Any = None) -> Array:
-    """Integer codes as strengths, 1 for what is done and 0 for what is not.
+def encode(codes: Any, *, dtype: Any = None) -> Array:
+    """Integer codes as strengths of push and pop, (*codes, 2): 1 for what is done and 0 for what is not.
 
     Args:
-        codes: PUSH, POP and NOOP of `diffstack.actions`, any shape; any other code counts as NOOP.
+        codes: PUSH, POP and NOOP of `diffstack.actions`, of any shape; any other code counts as NOOP.
         dtype: a floating dtype; the default float where none is given.
-
-    Returns:
-        The strengths of push and pop, (*codes, 2).
-
-    Raises:
-        TypeError: codes that are not integers, a dtype that is not floating.
 
     Example:
         >>> from diffstack.actions import NOOP, PUSH
         >>> from diffstack.jax_impl import neural_queue
-        >>> neural_queue.actions([PUSH, NOOP]).tolist()
+        >>> neural_queue.encode([PUSH, NOOP]).tolist()
         [[1.0, 0.0], [0.0, 0.0]]
     """
-    return hard_actions(codes, dtype)
+    return _line.hard_strengths(codes, dtype)
 
 
 def push(state: NeuralQueueState, element: Array, strength: Array | float = 1.0) -> NeuralQueueState:
-    """Put an element at the back of the queue.
-
-    Args:
-        state: the queue.
-        element: (*batch, *element), of the dtype of the values.
-        strength: a number, or (*batch,), of the dtype of the strengths; usually in [0, 1].
-
-    Returns:
-        The queue with the element in its newest slot, and without its oldest slot.
-
-    Raises:
-        TypeError, ValueError: shapes or dtypes that do not fit.
+    """Put an element in the newest slot of the queue, at its back, and drop the oldest slot.
 
     Example:
         >>> from diffstack.jax_impl import neural_queue
         >>> neural_queue.push(neural_queue.empty(2), 5.0, 0.5).strengths.tolist()
         [0.0, 0.5]
     """
-    return _push(state, _checked_element(state, element), as_strength(strength, state))
+    state, layout = _opened(state)
+    return shaped(run(_push, state, _element(element, state, layout), as_strength(strength, state)), layout)
 
 
 def pop(state: NeuralQueueState, strength: Array | float = 1.0) -> tuple[NeuralQueueState, Array]:
-    """Take strength off the front of the queue.
+    """Take strength off the front of the queue: the queue with what is left, and what was taken.
 
-    Args:
-        state: the queue.
-        strength: how much, a number, or (*batch,), of the dtype of the strengths.
-
-    Returns:
-        The queue with what is left; and what was taken, the sum of the elements weighted by the strength that each
-        lost, (*batch, *element). More than is there takes what is there.
-
-    Raises:
-        TypeError, ValueError: shapes or dtypes that do not fit.
+    What was taken is the sum of the elements weighted by the strength that each lost, (*batch, *element). A pop of
+    more than is there takes what is there.
 
     Example:
         >>> from diffstack.jax_impl import neural_queue
@@ -166,23 +181,15 @@ def pop(state: NeuralQueueState, strength: Array | float = 1.0) -> tuple[NeuralQ
         >>> element.item(), state.strengths.tolist()
         (0.75, [0.25, 0.5])
     """
-    errors.check_neural(state, NeuralQueueState)
-    return _pop(state, as_strength(strength, state))
+    state, layout = _opened(state)
+    return shaped(run(_pop, state, as_strength(strength, state)), layout)
 
 
 def peek(state: NeuralQueueState, strength: Array | float = 1.0) -> Array:
-    """Read strength from the front of the queue.
+    """Read strength from the front of the queue, and leave the queue as it is.
 
-    Args:
-        state: the queue, which stays as it is.
-        strength: how much, a number, or (*batch,), of the dtype of the strengths.
-
-    Returns:
-        The sum of the elements nearest to the front, weighted by strengths that add up to `strength`, or to what is
-        there if that is less, (*batch, *element).
-
-    Raises:
-        TypeError, ValueError: shapes or dtypes that do not fit.
+    The read is the sum of the elements nearest to the front, weighted by strengths that add up to `strength`, or to
+    what is there if that is less, (*batch, *element).
 
     Example:
         >>> from diffstack.jax_impl import neural_queue
@@ -190,23 +197,12 @@ def peek(state: NeuralQueueState, strength: Array | float = 1.0) -> Array:
         >>> neural_queue.peek(state, 1.5).item()
         3.0
     """
-    errors.check_neural(state, NeuralQueueState)
-    return _peek(state, as_strength(strength, state))
+    state, layout = _opened(state)
+    return shaped(run(_peek, state, as_strength(strength, state)), layout)
 
 
 def step(state: NeuralQueueState, actions: Array, element: Array) -> tuple[NeuralQueueState, Array]:
-    """One time step of a controller: pop, push, then read total strength 1.
-
-    Args:
-        state: the queue.
-        actions: (*batch, 2), the strengths of push and pop, of the dtype of the strengths; usually in [0, 1].
-        element: (*batch, *element), what is pushed, of the dtype of the values.
-
-    Returns:
-        The queue afterwards, without its oldest slot; and the read, (*batch, *element).
-
-    Raises:
-        TypeError, ValueError: shapes or dtypes that do not fit.
+    """One time step of a controller: pop, push, then read total strength 1; the oldest slot is dropped.
 
     Example:
         >>> import jax.numpy as jnp
@@ -219,10 +215,9 @@ def step(state: NeuralQueueState, actions: Array, element: Array) -> tuple[Neura
     References:
         Grefenstette et al. 2015, Learning to Transduce with Unbounded Memory, equations 4 and 5.
     """
-    element = _checked_element(state, element)
-    actions = as_array("actions", actions)
-    errors.check_weights(actions, (*state.strengths.shape[:-1], 2), state.strengths.dtype)
-    return _step(state, actions, element)
+    state, layout = _opened(state)
+    element = _element(element, state, layout)
+    return shaped(run(_step, state, as_strengths(actions, state, layout, 2), element), layout)
 
 
 def scan(
@@ -230,164 +225,84 @@ def scan(
     actions: Array,
     elements: Array,
     *,
+    lengths: Any = None,
     method: Literal["auto", "sequential", "parallel"] = "auto",
 ) -> tuple[NeuralQueueState, Array]:
-    """Run a whole sequence of steps.
+    """Run a whole sequence of steps, without dropping a slot: the queue after the last one, and the read of each.
 
     Args:
-        state: the queue before the first step.
-        actions: (*batch, T, 2), the strengths of push and pop, of the dtype of the strengths.
-        elements: (*batch, T, *element), of the dtype of the values.
+        state: the queue before the first step; the one after the last has its capacity.
+        actions: (*batch, T, 2).
+        elements: (*batch, T, *element).
+        lengths: how many steps each sequence has, (*batch,) integers from 0 to T, where they differ. The reads after
+            a sequence's end are zero, and the final state is that of the sequence without its padding.
         method: "sequential" runs `step` T times; "parallel" takes the sequence in chunks, one pop and one read of all
             slots each. They agree to rounding, also in the gradients at ties. With "parallel", an element that is
             not finite may also spoil the reads before it. "auto" takes the faster one, by the rule in docs/parallel.md.
-
-    Returns:
-        The queue after the last step, of the same capacity, and the read of each step, like `elements`. Nothing is
-        dropped on the way.
-
-    Raises:
-        TypeError, ValueError: shapes or dtypes that do not fit, an unknown method.
 
     Example:
         >>> import jax.numpy as jnp
         >>> from diffstack.actions import POP, PUSH
         >>> from diffstack.jax_impl import neural_queue
-        >>> program = neural_queue.actions([PUSH, PUSH, POP])
+        >>> program = neural_queue.encode([PUSH, PUSH, POP])
         >>> neural_queue.scan(neural_queue.empty(1), program, jnp.asarray([1.0, 2.0, 0.0]))[1].tolist()
         [1.0, 1.0, 2.0]
     """
-    layout = errors.check_neural(state, NeuralQueueState)
-    actions, elements = as_array("actions", actions), as_array("elements", elements)
-    time = errors.check_elements("elements", elements, layout, state.values.dtype)
-    errors.check_weights(actions, (*layout.batch, time, 2), state.strengths.dtype)
-    chosen = errors.check_method(method, time, parallel.is_faster(time))
-    return _scan(state, actions, elements, chosen)
+    state, layout = _opened(state)
+    elements = as_wide("elements", elements, state.values)
+    time = _checks.check_elements("elements", elements, layout, state.values.dtype)
+    actions = as_strengths(actions, state, layout, time, 2)
+    lengths = as_lengths(lengths, layout)
+    method = _methods.choose(method, "neural_queue", time, layout)
+    return shaped(run(_scan, state, actions, flat(elements, layout), lengths, method=method), layout)
 
 
 def contents(state: NeuralQueueState) -> Array:
-    """What is in the queue: the elements times their strengths, oldest first.
-
-    Args:
-        state: the queue.
-
-    Returns:
-        (*batch, N, *element).
-
-    Raises:
-        TypeError, ValueError: a state whose shapes or dtypes do not fit together.
+    """What is in the queue: the elements times their strengths, oldest first, (*batch, N, *element).
 
     Example:
         >>> from diffstack.jax_impl import neural_queue
         >>> neural_queue.contents(neural_queue.push(neural_queue.empty(2), 5.0, 0.5)).tolist()
         [0.0, 2.5]
     """
-    errors.check_neural(state, NeuralQueueState)
-    return _contents(state)
+    state, layout = _opened(state)
+    return shaped(run(_line.contents, state), layout)
 
 
 def size(state: NeuralQueueState) -> Array:
-    """How much is in the queue: the total strength.
-
-    Args:
-        state: the queue.
-
-    Returns:
-        (*batch,), in float32 at least.
-
-    Raises:
-        TypeError, ValueError: a state whose shapes or dtypes do not fit together.
+    """How much is in the queue: the total strength, (*batch,), in float32 at least.
 
     Example:
         >>> from diffstack.jax_impl import neural_queue
         >>> neural_queue.size(neural_queue.push(neural_queue.empty(2), 5.0, 0.5)).item()
         0.5
     """
-    errors.check_neural(state, NeuralQueueState)
-    return _size(state)
+    state, _ = _opened(state)
+    return run(_line.size, state)
 
 
 def resize(state: NeuralQueueState, capacity: int) -> NeuralQueueState:
-    """The same queue with another number of slots.
+    """The same queue with another number of slots: padded with slots of strength 0, or without its oldest slots.
 
     Args:
         state: the queue.
-        capacity: how many slots it is to have, at least 1.
-
-    Returns:
-        The queue, padded with slots of strength 0 at the oldest end, or without its oldest slots.
-
-    Raises:
-        TypeError, ValueError: a capacity below 1, a state whose shapes or dtypes do not fit together.
+        capacity: how many slots it is to have, at least 1. More slots come in at the oldest end.
 
     Example:
         >>> from diffstack.jax_impl import neural_queue
         >>> neural_queue.resize(neural_queue.push(neural_queue.empty(1), 5.0), 3).values.tolist()
         [0.0, 0.0, 5.0]
     """
-    errors.check_neural(state, NeuralQueueState)
-    capacity, axis = errors.check_count("capacity", capacity, 1), state.strengths.ndim - 1
-    return NeuralQueueState(*(resized(array, axis, capacity) for array in state))
+    state, layout = _opened(state)
+    capacity = _checks.check_count("capacity", capacity, 1)
+    return shaped(run(_line.resize, state, capacity=capacity), layout)
 
 
-def _checked_element(state: NeuralQueueState, element: Any) -> Array:
-    layout = errors.check_neural(state, NeuralQueueState)
-    element = as_array("element", element, state.values)
-    errors.check_element("element", element, layout, state.values.dtype)
-    return element
+def _opened(state: NeuralQueueState) -> tuple[NeuralQueueState, Layout]:
+    return as_state(state, _checks.check_neural, NeuralQueueState)
 
 
-@jax.jit
-def _push(state: NeuralQueueState, element: Array, strength: Array) -> NeuralQueueState:
-    rank = state.strengths.ndim
-    values = jnp.concatenate([state.values, jnp.expand_dims(element, rank - 1)], rank - 1)
-    strength = feasible(strength).astype(state.strengths.dtype)
-    strengths = jnp.concatenate([state.strengths, strength[..., None]], -1)
-    return resize(NeuralQueueState(values, strengths), state.strengths.shape[-1])
-
-
-@jax.jit
-def _pop(state: NeuralQueueState, strength: Array) -> tuple[NeuralQueueState, Array]:
-    strengths = feasible(state.strengths)
-    left = remaining(strengths, nearer(strengths), feasible(strength))
-    return NeuralQueueState(state.values, left.astype(state.strengths.dtype)), _peek(state, strength)
-
-
-@jax.jit
-def _peek(state: NeuralQueueState, strength: Array) -> Array:
-    strengths, rank = feasible(state.strengths), state.strengths.ndim
-    read = reading(flatten(state.values, rank), strengths, nearer(strengths), feasible(strength))
-    return read.reshape(state.values.shape[: rank - 1] + state.values.shape[rank:])
-
-
-@jax.jit
-def _step(state: NeuralQueueState, actions: Array, element: Array) -> tuple[NeuralQueueState, Array]:
-    state = _pop(state, actions[..., POP])[0]
-    state = _push(state, element, actions[..., PUSH])
-    return state, _peek(state, jnp.ones_like(actions[..., PUSH]))
-
-
-@partial(jax.jit, static_argnames="method")
-def _scan(state: NeuralQueueState, actions: Array, elements: Array, method: str) -> tuple[NeuralQueueState, Array]:
-    rank, capacity = state.strengths.ndim - 1, state.strengths.shape[-1]
-    if method == "sequential":
-        state = resize(state, capacity + actions.shape[rank])
-        state, reads = sequential.scan(step, state, actions, elements, rank)
-    else:
-        values, strengths, reads = parallel.scan(
-            flatten(state.values, rank + 1), state.strengths, actions, flatten(elements, rank + 1)
-        )
-        shape = (*strengths.shape, *state.values.shape[rank + 1 :])
-        state, reads = NeuralQueueState(values.reshape(shape), strengths), reads.reshape(elements.shape)
-    return resize(state, capacity), reads
-
-
-@jax.jit
-def _contents(state: NeuralQueueState) -> Array:
-    strengths = feasible(state.strengths).astype(state.values.dtype)
-    return state.values * strengths.reshape(strengths.shape + (1,) * (state.values.ndim - strengths.ndim))
-
-
-@jax.jit
-def _size(state: NeuralQueueState) -> Array:
-    return jnp.sum(feasible(state.strengths), -1)
+def _element(element: Any, state: NeuralQueueState, layout: Layout) -> Array:
+    element = as_wide("element", element, state.values)
+    _checks.check_element("element", element, layout, state.values.dtype)
+    return flat(element, layout)

@@ -15,25 +15,44 @@ subnormals to zero in arithmetic on the CPU.
 The buffer is a ring. A stack of capacity N that is pushed a further time overwrites its oldest element, and a stack
 that is popped when empty reads the slot under its bottom; full and empty have the same index. The family
 `discrete` tells them apart.
+
+**Shapes.** A state has a `buffer` (*batch, N, *element) and an `index` (*batch, N). An element is (*batch, *element);
+an action is (*batch, 3), the weights of PUSH, POP and NOOP, which should sum to 1, though any numbers are taken. In
+`scan` a time axis T follows the batch axes: actions (*batch, T, 3), elements and reads (*batch, T, *element).
+
+**Dtypes.** One floating dtype. An element or action of a narrower one is cast up to that of the state; a Python number
+is taken for an element without axes.
+
+**Errors.** Every function raises `TypeError` or `ValueError` for an argument whose type, dtype or shape does not fit,
+and names it.
 """
 
-import math
-from functools import partial
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from diffstack import errors
+from diffstack import _checks
+from diffstack._checks import Layout
 from diffstack.actions import NOOP, POP, PUSH
-from diffstack.jax_impl import sequential
-from diffstack.jax_impl._arrays import as_array, as_codes, flatten, floating_dtype
-from diffstack.jax_impl.parallel import _auto
-from diffstack.jax_impl.parallel import pointer as parallel
-
-IS_STACK: Final = True
+from diffstack.families import FLOATING
+from diffstack.jax_impl import _methods, _sequential
+from diffstack.jax_impl._arrays import (
+    as_array,
+    as_codes,
+    as_lengths,
+    as_state,
+    as_wide,
+    flat,
+    floating_dtype,
+    matmul,
+    numbered,
+    run,
+    shaped,
+)
+from diffstack.jax_impl._parallel import pointer as _parallel
+from diffstack.jax_impl._ragged import stopped
 
 
 class PointerState(NamedTuple):
@@ -48,12 +67,94 @@ class PointerState(NamedTuple):
     index: Array  # type: ignore[assignment]  # hides tuple.index, as the field's own name does
 
 
-def empty(
-    capacity: int,
-    element_shape: tuple[int, ...] = (),
+# The equations, on elements of one axis.
+
+
+def _soft_assign(
+    buffer: Float[Array, "*batch slots dim"],
+    index: Float[Array, "*batch slots"],
+    element: Float[Array, "*batch dim"],
+) -> Float[Array, "*batch slots dim"]:
+    weight = index[..., None]
+    return (1 - weight) * buffer + weight * element[..., None, :]
+
+
+def _soft_lookup(
+    buffer: Float[Array, "*batch slots dim"], index: Float[Array, "*batch slots"]
+) -> Float[Array, "*batch dim"]:
+    # XLA's sum over the slots takes up to 40 times as long on a CPU.
+    return matmul(index[..., None, :], buffer)[..., 0, :]
+
+
+def _push(state: PointerState, element: Float[Array, "*batch dim"]) -> PointerState:
+    return PointerState(_soft_assign(*state, element), jnp.roll(state.index, 1, -1))
+
+
+def _pop(state: PointerState) -> tuple[PointerState, Float[Array, "*batch dim"]]:
+    state = PointerState(state.buffer, jnp.roll(state.index, -1, -1))
+    return state, _soft_lookup(*state)
+
+
+def _peek(state: PointerState) -> Float[Array, "*batch dim"]:
+    return _pop(state)[1]
+
+
+def _step(
+    state: PointerState, actions: Float[Array, "*batch 3"], element: Float[Array, "*batch dim"]
+) -> tuple[PointerState, Float[Array, "*batch dim"]]:
+    buffer, index = state
+    a_push, a_pop, a_noop = (actions[..., code, None] for code in (PUSH, POP, NOOP))
+    buffer = _soft_assign(buffer, a_push * index, element)
+    index = a_push * jnp.roll(index, 1, -1) + a_pop * jnp.roll(index, -1, -1) + a_noop * index
+    state = PointerState(buffer, index)
+    return state, _peek(state)
+
+
+def _contents(state: PointerState) -> Float[Array, "*batch slots dim"]:
+    slot = jnp.arange(state.index.shape[-1])
+    turn = state.index[..., (slot[None, :] - slot[:, None]) % len(slot)]
+    return matmul(turn, state.buffer)
+
+
+def _scan(
+    state: PointerState,
+    actions: Float[Array, "*batch time 3"],
+    elements: Float[Array, "*batch time dim"],
+    lengths: Int[Array, "*batch"] | None,
     *,
-    dtype: Any = None,
-    batch_shape: tuple[int, ...] = (),
+    method: str,
+) -> tuple[PointerState, Float[Array, "*batch time dim"]]:
+    actions, elements = stopped(actions, lengths, numbered(actions, -1) == NOOP), stopped(elements, lengths)
+    if method == "sequential":
+        state, reads = _sequential.scan(_step, state, actions, elements)
+    else:
+        buffer, index, reads = _parallel.scan(*state, actions, elements)
+        state = PointerState(buffer, index)
+    return state, stopped(reads, lengths)
+
+
+def _push_all(state: PointerState, elements: Float[Array, "*batch time dim"], *, method: str) -> PointerState:
+    if method == "parallel":
+        return PointerState(*_parallel.push_all(*state, elements))
+    time_first = jnp.moveaxis(elements, -2, 0)
+    return lax.scan(lambda state, element: (_push(state, element), None), state, time_first)[0]
+
+
+def _pop_all(
+    state: PointerState, *, count: int, method: str
+) -> tuple[PointerState, Float[Array, "*batch {count} dim"]]:
+    if method == "parallel":
+        index, elements = _parallel.pop_all(*state, count)
+        return PointerState(state.buffer, index), elements
+    state, elements = lax.scan(lambda state, _: _pop(state), state, length=count)
+    return state, jnp.moveaxis(elements, 0, -2)
+
+
+# The public functions.
+
+
+def empty(
+    capacity: int, element_shape: tuple[int, ...] = (), *, dtype: Any = None, batch_shape: tuple[int, ...] = ()
 ) -> PointerState:
     """An empty stack: zeros, and the index at the first slot.
 
@@ -63,18 +164,12 @@ def empty(
         dtype: a floating dtype for buffer and index; the default float where none is given.
         batch_shape: the leading axes, one stack for each of their entries.
 
-    Returns:
-        A `PointerState`.
-
-    Raises:
-        TypeError, ValueError: an argument that is not as said above.
-
     Example:
         >>> from diffstack.jax_impl import pointer
         >>> pointer.empty(3, (2,)).index.tolist()
         [1.0, 0.0, 0.0]
     """
-    layout = errors.check_empty(capacity, element_shape, batch_shape)
+    layout = _checks.check_empty(capacity, element_shape, batch_shape)
     buffer = jnp.zeros((*layout.batch, layout.slots, *layout.element), floating_dtype(dtype))
     return PointerState(buffer, _first_slot(layout, buffer))
 
@@ -82,14 +177,10 @@ def empty(
 def from_buffer(buffer: Array) -> PointerState:
     """One full stack, whose top is the last row of a buffer.
 
+    The index is at slot 0, one past the last, since the buffer is a ring.
+
     Args:
         buffer: (N, *element), floating.
-
-    Returns:
-        A `PointerState` whose index is at slot 0: one past the last, as the buffer is a ring.
-
-    Raises:
-        TypeError, ValueError: a buffer that is not as said above.
 
     Example:
         >>> import jax.numpy as jnp
@@ -98,28 +189,22 @@ def from_buffer(buffer: Array) -> PointerState:
         3.0
     """
     buffer = as_array("buffer", buffer)
-    layout = errors.check_buffer(buffer)
-    errors.check_kind("buffer", buffer.dtype, errors.FLOATING, "a floating dtype")
+    layout = _checks.check_buffer(buffer)
+    _checks.check_kind("buffer", buffer.dtype, FLOATING, "a floating dtype")
     return PointerState(buffer, _first_slot(layout, buffer))
 
 
-def actions(codes: Any, *, dtype: Any = None) -> Array:
-    """Integer codes as one-hot weights of push, pop and noop.
+def encode(codes: Any, *, dtype: Any = None) -> Array:
+    """Integer codes as one-hot weights of push, pop and noop, (*codes, 3).
 
     Args:
-        codes: PUSH, POP and NOOP of `diffstack.actions`, any shape; any other code counts as NOOP.
+        codes: PUSH, POP and NOOP of `diffstack.actions`, of any shape; any other code counts as NOOP.
         dtype: a floating dtype; the default float where none is given.
-
-    Returns:
-        Weights, (*codes, 3).
-
-    Raises:
-        TypeError: codes that are not integers, a dtype that is not floating.
 
     Example:
         >>> from diffstack.actions import NOOP, PUSH
         >>> from diffstack.jax_impl import pointer
-        >>> pointer.actions([PUSH, NOOP]).tolist()
+        >>> pointer.encode([PUSH, NOOP]).tolist()
         [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
     """
     codes = as_codes(codes)[..., None]
@@ -138,17 +223,14 @@ def soft_assign(buffer: Array, index: Array, element: Array) -> Array:
     Returns:
         `(1 - index) * buffer + index * element`, like `buffer`.
 
-    Raises:
-        TypeError, ValueError: shapes or dtypes that do not fit.
-
     Example:
         >>> import jax.numpy as jnp
         >>> from diffstack.jax_impl import pointer
         >>> pointer.soft_assign(jnp.zeros(3), jnp.asarray([0.0, 0.5, 1.0]), 4.0).tolist()
         [0.0, 2.0, 4.0]
     """
-    state = PointerState(as_array("buffer", buffer), as_array("index", index))
-    return _assign(state, _checked_element(state, element))
+    state, layout = _opened(PointerState(as_array("buffer", buffer), as_array("index", index)))
+    return shaped(run(_soft_assign, *state, _element(element, state, layout)), layout)
 
 
 def soft_lookup(buffer: Array, index: Array) -> Array:
@@ -161,53 +243,34 @@ def soft_lookup(buffer: Array, index: Array) -> Array:
     Returns:
         `sum_i index_i buffer_i`, (*batch, *element).
 
-    Raises:
-        TypeError, ValueError: shapes or dtypes that do not fit.
-
     Example:
         >>> import jax.numpy as jnp
         >>> from diffstack.jax_impl import pointer
         >>> pointer.soft_lookup(jnp.asarray([1.0, 2.0, 3.0]), jnp.asarray([0.0, 0.5, 0.5])).item()
         2.5
     """
-    state = PointerState(as_array("buffer", buffer), as_array("index", index))
-    errors.check_pointer(state, PointerState)
-    return _lookup(state)
+    state, layout = _opened(PointerState(as_array("buffer", buffer), as_array("index", index)))
+    return shaped(run(_soft_lookup, *state), layout)
 
 
 def push(state: PointerState, element: Array) -> PointerState:
-    """Put an element on the stack.
+    """Put an element on the stack: write it at the index, and move the index one slot up.
 
-    Args:
-        state: the stack.
-        element: (*batch, *element), of the state's dtype.
-
-    Returns:
-        The stack with the element written at its index, and the index one slot up. A full stack overwrites its
-        oldest element.
-
-    Raises:
-        TypeError, ValueError: shapes or dtypes that do not fit.
+    A full stack overwrites its oldest element.
 
     Example:
         >>> from diffstack.jax_impl import pointer
         >>> pointer.push(pointer.empty(2), 5.0).buffer.tolist()
         [5.0, 0.0]
     """
-    return _push(state, _checked_element(state, element))
+    state, layout = _opened(state)
+    return shaped(run(_push, state, _element(element, state, layout)), layout)
 
 
 def pop(state: PointerState) -> tuple[PointerState, Array]:
-    """Take the top element off the stack.
+    """Take the top element off the stack: move the index one slot down, and read there.
 
-    Args:
-        state: the stack.
-
-    Returns:
-        The stack with the index one slot down, the buffer as it was; and the element there, (*batch, *element).
-
-    Raises:
-        TypeError, ValueError: a state whose shapes or dtypes do not fit together.
+    The buffer stays as it was.
 
     Example:
         >>> from diffstack.jax_impl import pointer
@@ -215,44 +278,24 @@ def pop(state: PointerState) -> tuple[PointerState, Array]:
         >>> element.item(), state.index.tolist()
         (5.0, [1.0, 0.0])
     """
-    errors.check_pointer(state, PointerState)
-    return _pop(state)
+    state, layout = _opened(state)
+    return shaped(run(_pop, state), layout)
 
 
 def peek(state: PointerState) -> Array:
-    """Read the top element.
-
-    Args:
-        state: the stack, which stays as it is.
-
-    Returns:
-        The element one slot below the index, (*batch, *element).
-
-    Raises:
-        TypeError, ValueError: a state whose shapes or dtypes do not fit together.
+    """Read the top element, one slot below the index, and leave the stack as it is.
 
     Example:
         >>> from diffstack.jax_impl import pointer
         >>> pointer.peek(pointer.push(pointer.empty(2), 5.0)).item()
         5.0
     """
-    errors.check_pointer(state, PointerState)
-    return _pop(state)[1]
+    state, layout = _opened(state)
+    return shaped(run(_peek, state), layout)
 
 
 def step(state: PointerState, actions: Array, element: Array) -> tuple[PointerState, Array]:
     """One time step of a controller: push, pop and noop, each to its degree, then read the top.
-
-    Args:
-        state: the stack.
-        actions: (*batch, 3), the weights of PUSH, POP and NOOP; a distribution, though any numbers are taken.
-        element: (*batch, *element), what is pushed.
-
-    Returns:
-        The stack afterwards, and its top, (*batch, *element).
-
-    Raises:
-        TypeError, ValueError: shapes or dtypes that do not fit.
 
     Example:
         >>> import jax.numpy as jnp
@@ -261,10 +304,11 @@ def step(state: PointerState, actions: Array, element: Array) -> tuple[PointerSt
         >>> read.item(), state.index.tolist()
         (1.0, [0.5, 0.5])
     """
-    element = _checked_element(state, element)
-    actions = as_array("actions", actions, state.buffer)
-    errors.check_weights(actions, (*state.index.shape[:-1], 3), state.buffer.dtype)
-    return _step(state, actions, element)
+    state, layout = _opened(state)
+    element = _element(element, state, layout)
+    actions = as_wide("actions", actions, state.index)
+    _checks.check_weights(actions, (*layout.batch, 3), state.index.dtype)
+    return shaped(run(_step, state, actions, element), layout)
 
 
 def scan(
@@ -272,65 +316,49 @@ def scan(
     actions: Array,
     elements: Array,
     *,
+    lengths: Any = None,
     method: Literal["auto", "sequential", "parallel"] = "auto",
 ) -> tuple[PointerState, Array]:
-    """Run a whole sequence of steps.
+    """Run a whole sequence of steps: the stack after the last one, and the top after each.
 
     Args:
         state: the stack before the first step.
-        actions: (*batch, T, 3), the weights of PUSH, POP and NOOP.
+        actions: (*batch, T, 3).
         elements: (*batch, T, *element).
+        lengths: how many steps each sequence has, (*batch,) integers from 0 to T, where they differ. The reads after
+            a sequence's end are zero, and the final state is that of the sequence without its padding.
         method: "sequential" runs `step` T times; "parallel" takes the sequence in chunks, a few matrix products each.
             They agree to rounding, and in the bits of what hard actions read. With "parallel", an element that is not
             finite may also spoil the reads before it. "auto" takes the faster one, by the rule in docs/parallel.md.
-
-    Returns:
-        The stack after the last step, and the top after each, like `elements`.
-
-    Raises:
-        TypeError, ValueError: shapes or dtypes that do not fit, an unknown method.
 
     Example:
         >>> import jax.numpy as jnp
         >>> from diffstack.actions import POP, PUSH
         >>> from diffstack.jax_impl import pointer
-        >>> program = pointer.actions([PUSH, PUSH, POP])
+        >>> program = pointer.encode([PUSH, PUSH, POP])
         >>> state, reads = pointer.scan(pointer.empty(2), program, jnp.asarray([1.0, 2.0, 0.0]))
         >>> reads.tolist()
         [1.0, 2.0, 1.0]
     """
-    layout = errors.check_pointer(state, PointerState)
-    actions, elements = (
-        as_array("actions", actions, state.buffer),
-        as_array("elements", elements, state.buffer),
-    )
-    time = errors.check_elements("elements", elements, layout, state.buffer.dtype)
-    errors.check_weights(actions, (*layout.batch, time, 3), state.buffer.dtype)
-    chosen = errors.check_method(method, time, parallel.is_faster(time, layout.slots * math.prod(layout.element)))
-    if (method, chosen) == ("auto", "parallel"):
-        return _auto.scan(_scan, state, actions, elements)
-    return _scan(state, actions, elements, chosen)
+    state, layout = _opened(state)
+    actions, elements = as_wide("actions", actions, state.index), as_wide("elements", elements, state.buffer)
+    time = _checks.check_elements("elements", elements, layout, state.buffer.dtype)
+    _checks.check_weights(actions, (*layout.batch, time, 3), state.index.dtype)
+    lengths = as_lengths(lengths, layout)
+    method = _methods.choose(method, "pointer", time, layout)
+    return shaped(run(_scan, state, actions, flat(elements, layout), lengths, method=method), layout)
 
 
 def push_all(
-    state: PointerState,
-    elements: Array,
-    *,
-    method: Literal["auto", "sequential", "parallel"] = "auto",
+    state: PointerState, elements: Array, *, method: Literal["auto", "sequential", "parallel"] = "auto"
 ) -> PointerState:
-    """Push a whole sequence, where nobody reads on the way.
+    """Push a whole sequence, the first element at the bottom, without reading in between.
 
     Args:
         state: the stack before the first push.
-        elements: (*batch, T, *element), the first at the bottom.
+        elements: (*batch, T, *element).
         method: "sequential" runs `push` T times; "parallel" takes chunks of steps, with a matrix that all chunks share.
             They agree to rounding, and in the bits of what a one-hot index writes. "auto" takes the faster one.
-
-    Returns:
-        The stack after the last push, as `scan` with T pushes returns it. A full stack overwrites its oldest element.
-
-    Raises:
-        TypeError, ValueError: shapes or dtypes that do not fit, an unknown method.
 
     Example:
         >>> import jax.numpy as jnp
@@ -338,29 +366,26 @@ def push_all(
         >>> pointer.push_all(pointer.empty(3), jnp.asarray([1.0, 2.0])).buffer.tolist()
         [1.0, 2.0, 0.0]
     """
-    layout = errors.check_pointer(state, PointerState)
-    elements = as_array("elements", elements, state.buffer)
-    time = errors.check_elements("elements", elements, layout, state.buffer.dtype)
-    return _push_all(state, elements, errors.check_method(method, time, parallel.runs_are_faster(time)))
+    state, layout = _opened(state)
+    elements = as_wide("elements", elements, state.buffer)
+    time = _checks.check_elements("elements", elements, layout, state.buffer.dtype)
+    method = _methods.choose(method, "pointer.push_all", time, layout)
+    return shaped(run(_push_all, state, flat(elements, layout), method=method), layout)
 
 
 def pop_all(
     state: PointerState, count: int, *, method: Literal["auto", "sequential", "parallel"] = "auto"
 ) -> tuple[PointerState, Array]:
-    """Pop a number of elements.
+    """Pop a number of elements: the stack after the last pop, and what was popped, the top first.
 
     Args:
         state: the stack before the first pop.
-        count: how many pops, at least 0; a number that `jit` knows, as it shapes what is returned.
+        count: how many pops, at least 0; it must be known while compiling, since it shapes what is returned.
         method: "sequential" runs `pop` so many times; "parallel" reads chunks of steps, with a matrix that all chunks
             share. They agree to rounding, and in the bits of what a one-hot index reads. "auto" takes the faster one.
 
     Returns:
-        The stack after the last pop, and what was popped, (*batch, count, *element), the top first.
-
-    Raises:
-        TypeError, ValueError: a state whose shapes or dtypes do not fit together, a count that is no integer or is
-            below 0, an unknown method.
+        The stack, and the elements, (*batch, count, *element).
 
     Example:
         >>> import jax.numpy as jnp
@@ -369,136 +394,35 @@ def pop_all(
         >>> elements.tolist()
         [3.0, 2.0]
     """
-    errors.check_pointer(state, PointerState)
-    count = errors.check_count("count", count, 0)
-    return _pop_all(state, count, errors.check_method(method, count, parallel.runs_are_faster(count)))
+    state, layout = _opened(state)
+    count = _checks.check_count("count", count, 0)
+    method = _methods.choose(method, "pointer.pop_all", count, layout)
+    return shaped(run(_pop_all, state, count=count, method=method), layout)
 
 
 def contents(state: PointerState) -> Array:
-    """The buffer turned so that the top is in the last row.
-
-    Args:
-        state: the stack.
-
-    Returns:
-        `sum_k index_k roll(buffer, -k)`, (*batch, N, *element).
-
-    Raises:
-        TypeError, ValueError: a state whose shapes or dtypes do not fit together.
+    """The buffer turned so that the top is in the last row: `sum_k index_k roll(buffer, -k)`, (*batch, N, *element).
 
     Example:
         >>> from diffstack.jax_impl import pointer
         >>> pointer.contents(pointer.push(pointer.push(pointer.empty(3), 1.0), 2.0)).tolist()
         [0.0, 1.0, 2.0]
     """
-    errors.check_pointer(state, PointerState)
-    return _contents(state)
+    state, layout = _opened(state)
+    return shaped(run(_contents, state), layout)
 
 
-def _first_slot(layout: errors.Layout, buffer: Array) -> Array:
+def _first_slot(layout: Layout, buffer: Array) -> Array:
     """The index of an empty stack, and of a full one."""
     index = jnp.zeros((*layout.batch, layout.slots), buffer.dtype)
     return index.at[..., 0].set(1)
 
 
-def _checked_element(state: PointerState, element: Any) -> Array:
-    layout = errors.check_pointer(state, PointerState)
-    element = as_array("element", element, state.buffer)
-    errors.check_element("element", element, layout, state.buffer.dtype)
-    return element
+def _opened(state: PointerState) -> tuple[PointerState, Layout]:
+    return as_state(state, _checks.check_pointer, PointerState)
 
 
-@jax.jit
-def _assign(state: PointerState, element: Array) -> Array:
-    rank = state.index.ndim
-    buffer = _soft_assign(flatten(state.buffer, rank), state.index, flatten(element, rank - 1))
-    return buffer.reshape(state.buffer.shape)
-
-
-@jax.jit
-def _lookup(state: PointerState) -> Array:
-    rank = state.index.ndim
-    element = _soft_lookup(flatten(state.buffer, rank), state.index)
-    return element.reshape(state.buffer.shape[: rank - 1] + state.buffer.shape[rank:])
-
-
-@jax.jit
-def _push(state: PointerState, element: Array) -> PointerState:
-    return PointerState(_assign(state, element), jnp.roll(state.index, 1, -1))
-
-
-@jax.jit
-def _pop(state: PointerState) -> tuple[PointerState, Array]:
-    state = PointerState(state.buffer, jnp.roll(state.index, -1, -1))
-    return state, _lookup(state)
-
-
-@jax.jit
-def _step(state: PointerState, actions: Array, element: Array) -> tuple[PointerState, Array]:
-    buffer, index = state
-    a_push, a_pop, a_noop = actions[..., PUSH, None], actions[..., POP, None], actions[..., NOOP, None]
-    buffer = _assign(PointerState(buffer, a_push * index), element)
-    index = a_push * jnp.roll(index, 1, -1) + a_pop * jnp.roll(index, -1, -1) + a_noop * index
-    state = PointerState(buffer, index)
-    return state, _pop(state)[1]
-
-
-@partial(jax.jit, static_argnames="method")
-def _scan(state: PointerState, actions: Array, elements: Array, method: str) -> tuple[PointerState, Array]:
-    rank = state.index.ndim - 1
-    if method == "sequential":
-        return sequential.scan(step, state, actions, elements, rank)
-    buffer, index, reads = parallel.scan(
-        flatten(state.buffer, rank + 1), state.index, actions, flatten(elements, rank + 1)
-    )
-    return PointerState(buffer.reshape(state.buffer.shape), index), reads.reshape(elements.shape)
-
-
-@partial(jax.jit, static_argnames="method")
-def _push_all(state: PointerState, elements: Array, method: str) -> PointerState:
-    rank = state.index.ndim - 1
-    if method == "sequential":
-        return lax.scan(lambda state, element: (_push(state, element), None), state, jnp.moveaxis(elements, rank, 0))[0]
-    buffer, index = parallel.push_all(flatten(state.buffer, rank + 1), state.index, flatten(elements, rank + 1))
-    return PointerState(buffer.reshape(state.buffer.shape), index)
-
-
-@partial(jax.jit, static_argnames=("count", "method"))
-def _pop_all(state: PointerState, count: int, method: str) -> tuple[PointerState, Array]:
-    rank = state.index.ndim - 1
-    if method == "sequential":
-        state, elements = lax.scan(lambda state, _: _pop(state), state, length=count)
-        return state, jnp.moveaxis(elements, 0, rank)
-    index, elements = parallel.pop_all(flatten(state.buffer, rank + 1), state.index, count)
-    shape = state.buffer.shape
-    return PointerState(state.buffer, index), elements.reshape(*shape[:rank], count, *shape[rank + 1 :])
-
-
-@jax.jit
-def _contents(state: PointerState) -> Array:
-    buffer = _turned(flatten(state.buffer, state.index.ndim), state.index)
-    return buffer.reshape(state.buffer.shape)
-
-
-def _soft_assign(
-    buffer: Float[Array, "*batch slots dim"],
-    index: Float[Array, "*batch slots"],
-    element: Float[Array, "*batch dim"],
-) -> Float[Array, "*batch slots dim"]:
-    weight = index[..., None]
-    return (1 - weight) * buffer + weight * element[..., None, :]
-
-
-def _soft_lookup(
-    buffer: Float[Array, "*batch slots dim"], index: Float[Array, "*batch slots"]
-) -> Float[Array, "*batch dim"]:
-    # XLA's sum over the slots takes up to 40 times as long on a CPU.
-    return jnp.matmul(index[..., None, :], buffer, precision=lax.Precision.HIGHEST)[..., 0, :]
-
-
-def _turned(
-    buffer: Float[Array, "*batch slots dim"], index: Float[Array, "*batch slots"]
-) -> Float[Array, "*batch slots dim"]:
-    slot = jnp.arange(index.shape[-1])
-    turn = index[..., (slot[None, :] - slot[:, None]) % len(slot)]
-    return jnp.matmul(turn, buffer, precision=lax.Precision.HIGHEST)
+def _element(element: Any, state: PointerState, layout: Layout) -> Array:
+    element = as_wide("element", element, state.buffer)
+    _checks.check_element("element", element, layout, state.buffer.dtype)
+    return flat(element, layout)

@@ -1,5 +1,6 @@
 """Reverse a sequence with two stacks: what the first pops, the second is pushed."""
 
+import math
 from functools import partial
 from typing import Any, Literal
 
@@ -7,10 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from diffstack import errors
+from diffstack import _checks
 from diffstack.actions import POP, PUSH
+from diffstack.families import family_of
 from diffstack.jax_impl import pointer
-from diffstack.jax_impl._arrays import as_array, flatten
+from diffstack.jax_impl._arrays import as_array
 
 
 def reverse(
@@ -37,20 +39,19 @@ def reverse(
         [3.0, 2.0, 1.0]
     """
     sequence = as_array("sequence", sequence)
-    errors.check_stack(stack, "diffstack.jax_impl")
-    errors.check_sequence("sequence", sequence)
-    errors.check_choice("method", method, ("auto", "sequential", "parallel"))
+    family = _checks.check_stack(stack, "diffstack.jax_impl")
+    _checks.check_sequence("sequence", sequence, family)
+    _checks.check_choice("method", method, ("auto", *family.methods))
     return _reverse(sequence, stack, method) if len(sequence) else sequence
 
 
 @partial(jax.jit, static_argnames=("stack", "method"))
 def _reverse(sequence: Array, stack: Any, method: str) -> Array:
-    rows = flatten(sequence, 1)
-    if not getattr(stack, "ONLY_MOVES", False):
+    rows = sequence.reshape(len(sequence), math.prod(sequence.shape[1:]))
+    if not family_of(stack).only_moves:
         return _by_two_stacks(rows, stack, method).reshape(sequence.shape)
     # Where an element goes does not depend on it, so the stacks carry addresses, once, while this is compiled, and each
-    # element moves once. The family still says which dtypes it takes.
-    stack.empty(1, dtype=rows.dtype)
+    # element moves once.
     with jax.ensure_compile_time_eval():
         order = _by_two_stacks(jnp.arange(len(rows), dtype=jnp.int32)[:, None], stack, method)[:, 0]
         places = jnp.argsort(order)
@@ -75,4 +76,4 @@ def _by_two_stacks(rows: Array, stack: Any, method: str) -> Array:
 
 def _program(stack: Any, rows: Array, pushes: int, pops: int) -> Array:
     codes = jnp.asarray([PUSH] * pushes + [POP] * pops, jnp.int32)
-    return stack.actions(codes, dtype=rows.dtype)
+    return stack.encode(codes, dtype=rows.dtype)

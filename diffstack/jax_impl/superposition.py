@@ -12,24 +12,31 @@ subnormals to zero in arithmetic on the CPU.
 
 Actions are usually a distribution, the softmax of a controller's output. Any numbers are taken, as the equations say:
 rows that do not sum to 1 scale the whole stack, and NaN spreads from its row to its neighbours with every step.
+
+**Shapes.** A state has a `buffer` (*batch, N, D), the top first. An element is a vector, (*batch, D); an action is
+(*batch, 3), the weights of PUSH, POP and NOOP. In `scan` a time axis T follows the batch axes: actions (*batch, T, 3),
+elements and reads (*batch, T, D).
+
+**Dtypes.** One floating dtype. An element or action of a narrower one is cast up to that of the state.
+
+**Errors.** Every function raises `TypeError` or `ValueError` for an argument whose type, dtype or shape does not fit,
+and names it.
 """
 
-from functools import partial
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from diffstack import errors
+from diffstack import _checks
+from diffstack._checks import Layout
 from diffstack.actions import NOOP, POP, PUSH
-from diffstack.jax_impl import pointer, sequential
-from diffstack.jax_impl._arrays import as_array, floating_dtype
-from diffstack.jax_impl.parallel import _auto
-from diffstack.jax_impl.parallel import superposition as parallel
-
-IS_STACK: Final = True
+from diffstack.families import FLOATING
+from diffstack.jax_impl import _methods, _sequential, pointer
+from diffstack.jax_impl._arrays import as_array, as_lengths, as_state, as_wide, floating_dtype, numbered, run
+from diffstack.jax_impl._parallel import superposition as _parallel
+from diffstack.jax_impl._ragged import stopped
 
 
 class SuperpositionState(NamedTuple):
@@ -42,6 +49,67 @@ class SuperpositionState(NamedTuple):
     buffer: Array
 
 
+# The equations.
+
+
+def _superposed(
+    buffer: Float[Array, "*batch slots dim"], actions: Float[Array, "*batch 3"], element: Float[Array, "*batch dim"]
+) -> Float[Array, "*batch slots dim"]:
+    a_push, a_pop, a_noop = (actions[..., code, None, None] for code in (PUSH, POP, NOOP))
+    pushed = jnp.concatenate([element[..., None, :], buffer[..., :-1, :]], -2)
+    popped = jnp.concatenate([buffer[..., 1:, :], jnp.zeros_like(buffer[..., :1, :])], -2)
+    return a_push * pushed + a_pop * popped + a_noop * buffer
+
+
+def _peek(state: SuperpositionState) -> Float[Array, "*batch dim"]:
+    return state.buffer[..., 0, :]
+
+
+def _step(
+    state: SuperpositionState, actions: Float[Array, "*batch 3"], element: Float[Array, "*batch dim"]
+) -> tuple[SuperpositionState, Float[Array, "*batch dim"]]:
+    state = SuperpositionState(_superposed(state.buffer, actions, element))
+    return state, _peek(state)
+
+
+def _push(state: SuperpositionState, element: Float[Array, "*batch dim"]) -> SuperpositionState:
+    return _step(state, _one_hot(PUSH, element), element)[0]
+
+
+def _pop(state: SuperpositionState) -> tuple[SuperpositionState, Float[Array, "*batch dim"]]:
+    element = _peek(state)
+    return _step(state, _one_hot(POP, element), element)[0], element
+
+
+def _one_hot(code: int, element: Float[Array, "*batch dim"]) -> Float[Array, "*batch 3"]:
+    actions = jnp.zeros_like(element, shape=(*element.shape[:-1], 3))
+    return actions.at[..., code].set(1)
+
+
+def _contents(state: SuperpositionState) -> Float[Array, "*batch slots dim"]:
+    return jnp.flip(state.buffer, (-2,))
+
+
+def _scan(
+    state: SuperpositionState,
+    actions: Float[Array, "*batch time 3"],
+    elements: Float[Array, "*batch time dim"],
+    lengths: Int[Array, "*batch"] | None,
+    *,
+    method: str,
+) -> tuple[SuperpositionState, Float[Array, "*batch time dim"]]:
+    actions, elements = stopped(actions, lengths, numbered(actions, -1) == NOOP), stopped(elements, lengths)
+    if method == "sequential":
+        state, reads = _sequential.scan(_step, state, actions, elements)
+    else:
+        buffer, reads = _parallel.scan(*state, actions, elements)
+        state = SuperpositionState(buffer)
+    return state, stopped(reads, lengths)
+
+
+# The public functions.
+
+
 def empty(
     capacity: int, element_shape: tuple[int, ...] = (), *, dtype: Any = None, batch_shape: tuple[int, ...] = ()
 ) -> SuperpositionState:
@@ -49,23 +117,17 @@ def empty(
 
     Args:
         capacity: the number of rows N, at least 1.
-        element_shape: (D,); an element of this family is always a vector.
+        element_shape: (D,), since an element of this family is always a vector.
         dtype: a floating dtype; the default float where none is given.
         batch_shape: the leading axes, one stack for each of their entries.
-
-    Returns:
-        A `SuperpositionState`.
-
-    Raises:
-        TypeError, ValueError: an argument that is not as said above.
 
     Example:
         >>> from diffstack.jax_impl import superposition
         >>> superposition.empty(2, (3,)).buffer.tolist()
         [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
-    layout = errors.check_empty(capacity, element_shape, batch_shape)
-    errors.check_vector("element_shape", layout.element)
+    layout = _checks.check_empty(capacity, element_shape, batch_shape)
+    _checks.check_vector("element_shape", layout.element)
     return SuperpositionState(jnp.zeros((*layout.batch, layout.slots, *layout.element), floating_dtype(dtype)))
 
 
@@ -73,13 +135,7 @@ def from_buffer(buffer: Array) -> SuperpositionState:
     """One full stack, whose top is the last row of a buffer.
 
     Args:
-        buffer: (N, D), floating.
-
-    Returns:
-        A `SuperpositionState`, whose row 0 is the last row of the buffer.
-
-    Raises:
-        TypeError, ValueError: a buffer that is not as said above.
+        buffer: (N, D), floating. Its last row becomes row 0 of the state.
 
     Example:
         >>> import jax.numpy as jnp
@@ -88,46 +144,32 @@ def from_buffer(buffer: Array) -> SuperpositionState:
         [2.0]
     """
     buffer = as_array("buffer", buffer)
-    layout = errors.check_buffer(buffer)
-    errors.check_vector("the shape of a row of buffer", layout.element)
-    errors.check_kind("buffer", buffer.dtype, errors.FLOATING, "a floating dtype")
+    layout = _checks.check_buffer(buffer)
+    _checks.check_vector("the shape of a row of buffer", layout.element)
+    _checks.check_kind("buffer", buffer.dtype, FLOATING, "a floating dtype")
     return SuperpositionState(jnp.flip(buffer, (0,)))
 
 
-def actions(codes: Any, *, dtype: Any = None) -> Array:
-    """Integer codes as one-hot weights of push, pop and noop.
+def encode(codes: Any, *, dtype: Any = None) -> Array:
+    """Integer codes as one-hot weights of push, pop and noop, (*codes, 3).
 
     Args:
-        codes: PUSH, POP and NOOP of `diffstack.actions`, any shape; any other code counts as NOOP.
+        codes: PUSH, POP and NOOP of `diffstack.actions`, of any shape; any other code counts as NOOP.
         dtype: a floating dtype; the default float where none is given.
-
-    Returns:
-        Weights, (*codes, 3).
-
-    Raises:
-        TypeError: codes that are not integers, a dtype that is not floating.
 
     Example:
         >>> from diffstack.actions import NOOP, PUSH
         >>> from diffstack.jax_impl import superposition
-        >>> superposition.actions([PUSH, NOOP]).tolist()
+        >>> superposition.encode([PUSH, NOOP]).tolist()
         [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
     """
-    return pointer.actions(codes, dtype=dtype)
+    return pointer.encode(codes, dtype=dtype)
 
 
 def push(state: SuperpositionState, element: Array) -> SuperpositionState:
-    """Put an element on the stack: `step` with a one-hot action.
+    """Put an element on the stack: every row moves one further down, and the last one falls off.
 
-    Args:
-        state: the stack.
-        element: (*batch, D), of the state's dtype.
-
-    Returns:
-        The stack with every row one further down, and the element on top. The last row falls off.
-
-    Raises:
-        TypeError, ValueError: shapes or dtypes that do not fit.
+    It is `step` with a one-hot action.
 
     Example:
         >>> import jax.numpy as jnp
@@ -135,21 +177,14 @@ def push(state: SuperpositionState, element: Array) -> SuperpositionState:
         >>> superposition.push(superposition.empty(2, (1,)), jnp.ones(1)).buffer.tolist()
         [[1.0], [0.0]]
     """
-    element = _checked_element(state, element)
-    return _act(state, PUSH, element)
+    state, layout = _opened(state)
+    return run(_push, state, _element(element, state, layout))
 
 
 def pop(state: SuperpositionState) -> tuple[SuperpositionState, Array]:
-    """Take the top element off the stack: `step` with a one-hot action.
+    """Take the top element off the stack: every row moves one further up, and zeros come in below.
 
-    Args:
-        state: the stack.
-
-    Returns:
-        The stack with every row one further up, and zeros in the last; and the row that was the top, (*batch, D).
-
-    Raises:
-        TypeError, ValueError: a state that is not (*batch, N, D).
+    It is `step` with a one-hot action, and the row that was the top.
 
     Example:
         >>> import jax.numpy as jnp
@@ -158,21 +193,12 @@ def pop(state: SuperpositionState) -> tuple[SuperpositionState, Array]:
         >>> element.tolist(), state.buffer.tolist()
         ([2.0], [[1.0], [0.0]])
     """
-    element = peek(state)
-    return _act(state, POP, element), element
+    state, _ = _opened(state)
+    return run(_pop, state)
 
 
 def peek(state: SuperpositionState) -> Array:
-    """Read the top element.
-
-    Args:
-        state: the stack, which stays as it is.
-
-    Returns:
-        Row 0, (*batch, D).
-
-    Raises:
-        TypeError, ValueError: a state that is not (*batch, N, D).
+    """Read the top element, row 0, and leave the stack as it is.
 
     Example:
         >>> import jax.numpy as jnp
@@ -180,23 +206,12 @@ def peek(state: SuperpositionState) -> Array:
         >>> superposition.peek(superposition.from_buffer(jnp.asarray([[1.0], [2.0]]))).tolist()
         [2.0]
     """
-    errors.check_superposition(state, SuperpositionState)
-    return state.buffer[..., 0, :]
+    state, _ = _opened(state)
+    return run(_peek, state)
 
 
 def step(state: SuperpositionState, actions: Array, element: Array) -> tuple[SuperpositionState, Array]:
     """One time step of a controller: push, pop and noop, each to its degree, then read the top.
-
-    Args:
-        state: the stack.
-        actions: (*batch, 3), the weights of PUSH, POP and NOOP; a distribution, though any numbers are taken.
-        element: (*batch, D), what is pushed.
-
-    Returns:
-        The stack afterwards, and its top, (*batch, D).
-
-    Raises:
-        TypeError, ValueError: shapes or dtypes that do not fit.
 
     Example:
         >>> import jax.numpy as jnp
@@ -209,10 +224,11 @@ def step(state: SuperpositionState, actions: Array, element: Array) -> tuple[Sup
     References:
         Joulin & Mikolov 2015, Inferring Algorithmic Patterns with Stack-Augmented Recurrent Nets, equations 3 and 4.
     """
-    element = _checked_element(state, element)
-    actions = as_array("actions", actions, state.buffer)
-    errors.check_weights(actions, (*state.buffer.shape[:-2], 3), state.buffer.dtype)
-    return _step(state, actions, element)
+    state, layout = _opened(state)
+    element = _element(element, state, layout)
+    actions = as_wide("actions", actions, state.buffer)
+    _checks.check_weights(actions, (*layout.batch, 3), state.buffer.dtype)
+    return run(_step, state, actions, element)
 
 
 def scan(
@@ -220,54 +236,41 @@ def scan(
     actions: Array,
     elements: Array,
     *,
+    lengths: Any = None,
     method: Literal["auto", "sequential", "parallel"] = "auto",
 ) -> tuple[SuperpositionState, Array]:
-    """Run a whole sequence of steps.
+    """Run a whole sequence of steps: the stack after the last one, and the top after each.
 
     Args:
         state: the stack before the first step.
-        actions: (*batch, T, 3), the weights of PUSH, POP and NOOP.
+        actions: (*batch, T, 3).
         elements: (*batch, T, D).
+        lengths: how many steps each sequence has, (*batch,) integers from 0 to T, where they differ. The reads after
+            a sequence's end are zero, and the final state is that of the sequence without its padding.
         method: "sequential" runs `step` T times; "parallel" takes the sequence in chunks, a few matrix products each.
             They agree to rounding, and in the bits of what hard actions read. With "parallel", an element that is not
             finite may also spoil the reads before it. "auto" takes the faster one, by the rule in docs/parallel.md.
-
-    Returns:
-        The stack after the last step, and the top after each, like `elements`.
-
-    Raises:
-        TypeError, ValueError: shapes or dtypes that do not fit, an unknown method.
 
     Example:
         >>> import jax.numpy as jnp
         >>> from diffstack.actions import POP, PUSH
         >>> from diffstack.jax_impl import superposition
-        >>> program = superposition.actions([PUSH, PUSH, POP])
+        >>> program = superposition.encode([PUSH, PUSH, POP])
         >>> elements = jnp.asarray([[1.0], [2.0], [0.0]])
         >>> superposition.scan(superposition.empty(2, (1,)), program, elements)[1].tolist()
         [[1.0], [2.0], [1.0]]
     """
-    layout = errors.check_superposition(state, SuperpositionState)
-    actions, elements = as_array("actions", actions, state.buffer), as_array("elements", elements, state.buffer)
-    time = errors.check_elements("elements", elements, layout, state.buffer.dtype)
-    errors.check_weights(actions, (*layout.batch, time, 3), state.buffer.dtype)
-    chosen = errors.check_method(method, time, parallel.is_faster(time, layout.slots * layout.element[0]))
-    if (method, chosen) == ("auto", "parallel") and parallel.steps_forward(state.buffer.size):
-        return _auto.scan(_scan, state, actions, elements)
-    return _scan(state, actions, elements, chosen)
+    state, layout = _opened(state)
+    actions, elements = as_wide("actions", actions, state.buffer), as_wide("elements", elements, state.buffer)
+    time = _checks.check_elements("elements", elements, layout, state.buffer.dtype)
+    _checks.check_weights(actions, (*layout.batch, time, 3), state.buffer.dtype)
+    lengths = as_lengths(lengths, layout)
+    method = _methods.choose(method, "superposition", time, layout)
+    return run(_scan, state, actions, elements, lengths, method=method)
 
 
 def contents(state: SuperpositionState) -> Array:
-    """What is on the stack, the top in the last row.
-
-    Args:
-        state: the stack.
-
-    Returns:
-        The rows, last one first, (*batch, N, D).
-
-    Raises:
-        TypeError, ValueError: a state that is not (*batch, N, D).
+    """What is on the stack, the top in the last row, (*batch, N, D).
 
     Example:
         >>> import jax.numpy as jnp
@@ -275,40 +278,15 @@ def contents(state: SuperpositionState) -> Array:
         >>> superposition.contents(superposition.push(superposition.empty(2, (1,)), jnp.ones(1))).tolist()
         [[0.0], [1.0]]
     """
-    errors.check_superposition(state, SuperpositionState)
-    return jnp.flip(state.buffer, (-2,))
+    state, _ = _opened(state)
+    return run(_contents, state)
 
 
-def _checked_element(state: SuperpositionState, element: Any) -> Array:
-    layout = errors.check_superposition(state, SuperpositionState)
-    element = as_array("element", element, state.buffer)
-    errors.check_element("element", element, layout, state.buffer.dtype)
+def _opened(state: SuperpositionState) -> tuple[SuperpositionState, Layout]:
+    return as_state(state, _checks.check_superposition, SuperpositionState)
+
+
+def _element(element: Any, state: SuperpositionState, layout: Layout) -> Array:
+    element = as_wide("element", element, state.buffer)
+    _checks.check_element("element", element, layout, state.buffer.dtype)
     return element
-
-
-@jax.jit
-def _step(state: SuperpositionState, actions: Array, element: Array) -> tuple[SuperpositionState, Array]:
-    state = SuperpositionState(_superposed(state.buffer, actions, element))
-    return state, peek(state)
-
-
-def _act(state: SuperpositionState, code: int, element: Array) -> SuperpositionState:
-    codes = jnp.full(state.buffer.shape[:-2], code, jnp.int32)
-    return _step(state, actions(codes, dtype=state.buffer.dtype), element)[0]
-
-
-@partial(jax.jit, static_argnames="method")
-def _scan(state: SuperpositionState, actions: Array, elements: Array, method: str) -> tuple[SuperpositionState, Array]:
-    if method == "sequential":
-        return sequential.scan(step, state, actions, elements, state.buffer.ndim - 2)
-    buffer, reads = parallel.scan(state.buffer, actions, elements)
-    return SuperpositionState(buffer), reads
-
-
-def _superposed(
-    buffer: Float[Array, "*batch slots dim"], actions: Float[Array, "*batch 3"], element: Float[Array, "*batch dim"]
-) -> Float[Array, "*batch slots dim"]:
-    a_push, a_pop, a_noop = (actions[..., code, None, None] for code in (PUSH, POP, NOOP))
-    pushed = jnp.concatenate([element[..., None, :], buffer[..., :-1, :]], -2)
-    popped = jnp.concatenate([buffer[..., 1:, :], jnp.zeros_like(buffer[..., :1, :])], -2)
-    return a_push * pushed + a_pop * popped + a_noop * buffer

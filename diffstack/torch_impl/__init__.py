@@ -1,13 +1,16 @@
 """Differentiable stacks as pure functions in PyTorch."""
 
-from diffstack.torch_impl import _requires as _requires
+from diffstack.torch_impl import _requires as _requires  # isort: split
+
+import torch
+
 from diffstack.torch_impl import (
     discrete,
     inverse,
-    modules,
     neural_deque,
     neural_queue,
     neural_stack,
+    notebook,
     pointer,
     reversal,
     superposition,
@@ -19,12 +22,24 @@ __all__ = [
     "discrete",
     "inverse",
     "learn_input",
-    "modules",
     "neural_deque",
     "neural_queue",
     "neural_stack",
+    "notebook",
     "pointer",
     "reversal",
     "reverse",
     "superposition",
 ]
+
+# So that `torch.load` takes a saved state with its safe default, `weights_only=True`.
+torch.serialization.add_safe_globals(
+    [
+        discrete.DiscreteState,
+        neural_deque.NeuralDequeState,
+        neural_queue.NeuralQueueState,
+        neural_stack.NeuralStackState,
+        pointer.PointerState,
+        superposition.SuperpositionState,
+    ]
+)

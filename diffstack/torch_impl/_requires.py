@@ -1,5 +1,5 @@
 """Imported first, so that a missing framework is reported with the extra that installs it."""
 
-from diffstack.errors import require
+from diffstack._checks import require
 
 require("torch", extra="torch")

@@ -2,30 +2,51 @@
 
 It only moves bits. A push writes row `depth` of the buffer and adds one to the depth, a pop subtracts one, and the
 top is row `depth - 1`. What is read is what was pushed, in every bit, and the gradient of what is read goes to the
-push that made it and to nothing else.
+push that made it and to nothing else. (XLA on the CPU computes bfloat16 in float32, even when it only moves it: NaN
+payloads of that dtype change there, and some processors flush its subnormals to zero.)
 
 A push onto a full stack and a pop from an empty one leave the stack as it was; the latter pops zeros, as `peek` and
 `read` of an empty stack are zeros. A code that is not PUSH, POP or NOOP acts as NOOP. Each sets `fault`, and the
 first fault stays: 1 is an overflow, 2 an underflow, 3 an unknown code. Inside `jit` and `vmap` nothing is raised;
 outside, `raise_if_fault` does.
+
+**Shapes.** A state has a `buffer` (*batch, N, *element), a `depth` (*batch,) and a `fault` (*batch,). An element is
+(*batch, *element); an action is one integer, (*batch,). In `scan` a time axis T follows the batch axes: actions
+(*batch, T), elements and reads (*batch, T, *element).
+
+**Dtypes.** Elements have the dtype of the buffer, exactly: floating, integer (uint8, int8 to int64), bool or complex.
+Actions are integers of any dtype.
+
+**Errors.** Every function raises `TypeError` or `ValueError` for an argument whose type, dtype or shape does not fit,
+and names it.
 """
 
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int8, Int32, Integer, Shaped
+from jaxtyping import Bool, Int, Int8, Int32, Integer, Shaped
 from torch import Tensor
 
-from diffstack import errors
+from diffstack import _checks
+from diffstack._checks import Layout
 from diffstack.actions import NOOP, POP, PUSH
-from diffstack.torch_impl import sequential
-from diffstack.torch_impl._arrays import as_array, as_codes, as_dtype, flatten
-from diffstack.torch_impl.parallel import discrete as parallel
-
-IS_STACK: Final = True
-# Where elements go does not depend on them, so an algorithm may run on their addresses instead.
-ONLY_MOVES: Final = True
+from diffstack.families import MOVABLE
+from diffstack.torch_impl import _methods, _sequential
+from diffstack.torch_impl._arrays import (
+    as_array,
+    as_codes,
+    as_lengths,
+    as_state,
+    flat,
+    movable_dtype,
+    numbered,
+    run,
+    shaped,
+)
+from diffstack.torch_impl._parallel import discrete as _parallel
+from diffstack.torch_impl._parallel.discrete import gathered
+from diffstack.torch_impl._ragged import stopped
 
 
 class DiscreteState(NamedTuple):
@@ -42,6 +63,75 @@ class DiscreteState(NamedTuple):
     fault: Tensor
 
 
+# The rules, on elements of one axis.
+
+
+def _counted(
+    depth: Int32[Tensor, "*batch"], fault: Int8[Tensor, "*batch"], codes: Integer[Tensor, "*batch"], slots: int
+) -> tuple[Bool[Tensor, "*batch"], Int32[Tensor, "*batch"], Int8[Tensor, "*batch"]]:
+    """Whether an element is written; depth and fault afterwards."""
+    push, pop = codes == PUSH, codes == POP
+    overflow, underflow = push & (depth == slots), pop & (depth == 0)
+    unknown = ~push & ~pop & (codes != NOOP)
+    writes, erases = push & ~overflow, pop & ~underflow
+    # At most one of the three can be true.
+    met = overflow.to(torch.int8) + 2 * underflow.to(torch.int8) + 3 * unknown.to(torch.int8)
+    depth = depth + writes.to(torch.int32) - erases.to(torch.int32)
+    return writes, depth, torch.where(fault == 0, met, fault)
+
+
+def _step(
+    state: DiscreteState, actions: Integer[Tensor, "*batch"], element: Shaped[Tensor, "*batch dim"]
+) -> tuple[DiscreteState, Shaped[Tensor, "*batch dim"]]:
+    buffer = state.buffer
+    writes, depth, fault = _counted(state.depth, state.fault, actions, buffer.shape[-2])
+    row = (numbered(buffer, -2) == state.depth[..., None, None]) & writes[..., None, None]
+    state = DiscreteState(torch.where(row, element[..., None, :], buffer), depth, fault)
+    return state, _peek(state)
+
+
+def _peek(state: DiscreteState) -> Shaped[Tensor, "*batch dim"]:
+    row = torch.clamp(state.depth - 1, min=0)[..., None]
+    element = gathered(state.buffer, row.long())[..., 0, :]
+    return torch.where(state.depth[..., None] > 0, element, torch.zeros_like(element))
+
+
+def _push(state: DiscreteState, element: Shaped[Tensor, "*batch dim"]) -> DiscreteState:
+    return _step(state, torch.full_like(state.depth, PUSH), element)[0]
+
+
+def _pop(state: DiscreteState) -> tuple[DiscreteState, Shaped[Tensor, "*batch dim"]]:
+    element = _peek(state)
+    return _step(state, torch.full_like(state.depth, POP), element)[0], element
+
+
+def _contents(state: DiscreteState) -> Shaped[Tensor, "*batch slots dim"]:
+    slots = state.buffer.shape[-2]
+    slot, unused = numbered(state.buffer, -2)[..., 0], (slots - state.depth)[..., None]
+    rows = gathered(state.buffer, (slot - unused) % slots)
+    return torch.where((slot >= unused)[..., None], rows, torch.zeros_like(rows))
+
+
+def _scan(
+    state: DiscreteState,
+    actions: Integer[Tensor, "*batch time"],
+    elements: Shaped[Tensor, "*batch time dim"],
+    lengths: Int[Tensor, "*batch"] | None,
+    *,
+    method: str,
+) -> tuple[DiscreteState, Shaped[Tensor, "*batch time dim"]]:
+    actions, elements = stopped(actions, lengths, NOOP), stopped(elements, lengths)
+    if method == "sequential":
+        state, reads = _sequential.scan(_step, state, actions, elements)
+    else:
+        buffer, depth, fault, reads = _parallel.scan(*state, actions, elements)
+        state = DiscreteState(buffer, depth, fault)
+    return state, stopped(reads, lengths)
+
+
+# The public functions.
+
+
 def empty(
     capacity: int,
     element_shape: tuple[int, ...] = (),
@@ -50,45 +140,30 @@ def empty(
     batch_shape: tuple[int, ...] = (),
     device: Any = None,
 ) -> DiscreteState:
-    """An empty stack.
+    """An empty stack, of depth 0.
 
     Args:
         capacity: the number of slots N, at least 1.
         element_shape: the shape of one element.
-        dtype: that of the elements: floating, integer (uint8, int8 to int64), bool or complex; the default float
-            where none is given.
+        dtype: that of the elements; the default float where none is given.
         batch_shape: the leading axes, one stack for each of their entries.
-        device: where the tensors live; the default device where none is given.
-
-    Returns:
-        A `DiscreteState` of depth 0.
-
-    Raises:
-        TypeError, ValueError: an argument that is not as said above.
+        device: where the state lives; the default device where none is given.
 
     Example:
-        >>> import torch
         >>> from diffstack.torch_impl import discrete
-        >>> discrete.empty(3, dtype=torch.int32).buffer.tolist()
+        >>> discrete.empty(3, dtype="int32").buffer.tolist()
         [0, 0, 0]
     """
-    layout = errors.check_empty(capacity, element_shape, batch_shape)
-    dtype = as_dtype(dtype, errors.MOVABLE, "a dtype that both frameworks can move")
-    buffer = torch.zeros((*layout.batch, layout.slots, *layout.element), dtype=dtype, device=device)
-    return _state(buffer, layout.batch, depth=0)
+    layout = _checks.check_empty(capacity, element_shape, batch_shape)
+    buffer = torch.zeros((*layout.batch, layout.slots, *layout.element), dtype=movable_dtype(dtype), device=device)
+    return _of_depth(buffer, layout.batch, 0)
 
 
 def from_buffer(buffer: Tensor) -> DiscreteState:
-    """One full stack, whose top is the last row of a buffer.
+    """One full stack, of depth N, whose top is the last row of a buffer.
 
     Args:
         buffer: (N, *element).
-
-    Returns:
-        A `DiscreteState` of depth N.
-
-    Raises:
-        TypeError, ValueError: a buffer that is not as said above.
 
     Example:
         >>> import torch
@@ -97,28 +172,22 @@ def from_buffer(buffer: Tensor) -> DiscreteState:
         3
     """
     buffer = as_array("buffer", buffer)
-    layout = errors.check_buffer(buffer)
-    errors.check_kind("buffer", buffer.dtype, errors.MOVABLE, "a dtype that both frameworks can move")
-    return _state(buffer, layout.batch, depth=layout.slots)
+    layout = _checks.check_buffer(buffer)
+    _checks.check_kind("buffer", buffer.dtype, MOVABLE, "a dtype that both frameworks can move")
+    return _of_depth(buffer, layout.batch, layout.slots)
 
 
-def actions(codes: Any, *, dtype: Any = None) -> Tensor:
-    """Integer codes, as they are: they are this family's actions.
+def encode(codes: Any, *, dtype: Any = None) -> Tensor:
+    """Integer codes as they are, since they are this family's actions.
 
     Args:
-        codes: PUSH, POP and NOOP of `diffstack.actions`, any shape.
-        dtype: without meaning here; the other families' actions have the dtype of their state.
-
-    Returns:
-        The codes, an integer array.
-
-    Raises:
-        TypeError: codes that are not integers.
+        codes: PUSH, POP and NOOP of `diffstack.actions`, of any shape.
+        dtype: of no meaning here; it stands in the signature because other families' actions have a floating dtype.
 
     Example:
         >>> from diffstack.actions import NOOP, PUSH
         >>> from diffstack.torch_impl import discrete
-        >>> discrete.actions([PUSH, NOOP]).tolist()
+        >>> discrete.encode([PUSH, NOOP]).tolist()
         [0, 2]
     """
     del dtype
@@ -126,38 +195,19 @@ def actions(codes: Any, *, dtype: Any = None) -> Tensor:
 
 
 def push(state: DiscreteState, element: Tensor) -> DiscreteState:
-    """Put an element on the stack.
-
-    Args:
-        state: the stack.
-        element: (*batch, *element), of the state's dtype.
-
-    Returns:
-        The stack with the element on top; a full stack as it was, with fault 1.
-
-    Raises:
-        TypeError, ValueError: shapes or dtypes that do not fit.
+    """Put an element on the stack; a full stack stays as it was, with fault 1.
 
     Example:
         >>> from diffstack.torch_impl import discrete
         >>> discrete.push(discrete.empty(2), 5.0).buffer.tolist()
         [5.0, 0.0]
     """
-    return _act(state, PUSH, _checked_element(state, element))[0]
+    state, layout = _opened(state)
+    return shaped(run(_push, state, _element(element, state, layout)), layout)
 
 
 def pop(state: DiscreteState) -> tuple[DiscreteState, Tensor]:
-    """Take the top element off the stack.
-
-    Args:
-        state: the stack.
-
-    Returns:
-        The stack without its top, and the element that was there, (*batch, *element); of an empty stack, the stack
-        as it was, with fault 2, and zeros.
-
-    Raises:
-        TypeError, ValueError: a state whose shapes or dtypes do not fit together.
+    """Take the top element off the stack; an empty stack stays as it was, with fault 2, and gives zeros.
 
     Example:
         >>> from diffstack.torch_impl import discrete
@@ -165,56 +215,37 @@ def pop(state: DiscreteState) -> tuple[DiscreteState, Tensor]:
         >>> element.item(), state.depth.item()
         (5.0, 0)
     """
-    element = peek(state)
-    return _act(state, POP, element)[0], element
+    state, layout = _opened(state)
+    return shaped(run(_pop, state), layout)
 
 
 def peek(state: DiscreteState) -> Tensor:
-    """Read the top element.
-
-    Args:
-        state: the stack, which stays as it is.
-
-    Returns:
-        The element, (*batch, *element); zeros where the stack is empty.
-
-    Raises:
-        TypeError, ValueError: a state whose shapes or dtypes do not fit together.
+    """Read the top element, zeros where the stack is empty, and leave the stack as it is.
 
     Example:
         >>> from diffstack.torch_impl import discrete
         >>> discrete.peek(discrete.push(discrete.empty(2), 5.0)).item()
         5.0
     """
-    errors.check_discrete(state, DiscreteState)
-    return _peek(state)
+    state, layout = _opened(state)
+    return shaped(run(_peek, state), layout)
 
 
 def step(state: DiscreteState, actions: Tensor, element: Tensor) -> tuple[DiscreteState, Tensor]:
     """One time step of a program: push, pop or leave, then read the top.
 
-    Args:
-        state: the stack.
-        actions: (*batch,), integer codes PUSH, POP and NOOP.
-        element: (*batch, *element), what a push puts on the stack.
-
-    Returns:
-        The stack afterwards, and its top, (*batch, *element).
-
-    Raises:
-        TypeError, ValueError: shapes or dtypes that do not fit.
-
     Example:
         >>> from diffstack.actions import PUSH
         >>> from diffstack.torch_impl import discrete
-        >>> state, read = discrete.step(discrete.empty(2), discrete.actions(PUSH), 4.0)
+        >>> state, read = discrete.step(discrete.empty(2), discrete.encode(PUSH), 4.0)
         >>> read.item(), state.depth.item()
         (4.0, 1)
     """
-    element = _checked_element(state, element)
+    state, layout = _opened(state)
+    element = _element(element, state, layout)
     actions = as_array("actions", actions, state.depth)
-    errors.check_codes("actions", actions, state.depth.shape)
-    return _step(state, actions, element)
+    _checks.check_codes("actions", actions, layout.batch)
+    return shaped(run(_step, state, actions, element), layout)
 
 
 def scan(
@@ -222,109 +253,76 @@ def scan(
     actions: Tensor,
     elements: Tensor,
     *,
+    lengths: Any = None,
     method: Literal["auto", "sequential", "parallel"] = "auto",
 ) -> tuple[DiscreteState, Tensor]:
-    """Run a whole sequence of steps.
+    """Run a whole sequence of steps: the stack after the last one, and the top after each.
 
     Args:
         state: the stack before the first step.
         actions: (*batch, T), integer codes PUSH, POP and NOOP.
         elements: (*batch, T, *element).
+        lengths: how many steps each sequence has, (*batch,) integers from 0 to T, where they differ. The reads after
+            a sequence's end are zero, and the final state is that of the sequence without its padding.
         method: "sequential" runs `step` T times; "parallel" runs the stack on the addresses of the elements, and
             gathers the elements once; both give the same bits. "auto" is "parallel".
-
-    Returns:
-        The stack after the last step, and the top after each, like `elements`.
-
-    Raises:
-        TypeError, ValueError: shapes or dtypes that do not fit, an unknown method.
 
     Example:
         >>> import torch
         >>> from diffstack.actions import POP, PUSH
         >>> from diffstack.torch_impl import discrete
-        >>> program = discrete.actions([PUSH, PUSH, POP])
+        >>> program = discrete.encode([PUSH, PUSH, POP])
         >>> state, reads = discrete.scan(discrete.empty(2), program, torch.tensor([1.0, 2.0, 0.0]))
         >>> reads.tolist()
         [1.0, 2.0, 1.0]
     """
-    layout = errors.check_discrete(state, DiscreteState)
+    state, layout = _opened(state)
     actions, elements = as_array("actions", actions), as_array("elements", elements)
-    time = errors.check_elements("elements", elements, layout, state.buffer.dtype)
-    errors.check_codes("actions", actions, (*layout.batch, time))
-    return _scan(state, actions, elements, errors.check_method(method, time, parallel_is_faster=True))
+    time = _checks.check_elements("elements", elements, layout, state.buffer.dtype)
+    _checks.check_codes("actions", actions, (*layout.batch, time))
+    lengths = as_lengths(lengths, layout, state[0])
+    method = _methods.choose(method, "discrete", time, layout)
+    return shaped(run(_scan, state, actions, flat(elements, layout), lengths, method=method), layout)
 
 
 def contents(state: DiscreteState) -> Tensor:
-    """What is on the stack, the top in the last row.
-
-    Args:
-        state: the stack.
-
-    Returns:
-        The elements, (*batch, N, *element), behind as many rows of zeros as there are unused slots.
-
-    Raises:
-        TypeError, ValueError: a state whose shapes or dtypes do not fit together.
+    """What is on the stack, the top in the last row, (*batch, N, *element); unused slots are zeros and come first.
 
     Example:
         >>> from diffstack.torch_impl import discrete
         >>> discrete.contents(discrete.push(discrete.push(discrete.empty(3), 1.0), 2.0)).tolist()
         [0.0, 1.0, 2.0]
     """
-    errors.check_discrete(state, DiscreteState)
-    return _contents(state)
+    state, layout = _opened(state)
+    return shaped(run(_contents, state), layout)
 
 
 def size(state: DiscreteState) -> Tensor:
-    """The number of elements on the stack.
-
-    Args:
-        state: the stack.
-
-    Returns:
-        Its depth, (*batch,), int32.
-
-    Raises:
-        TypeError, ValueError: a state whose shapes or dtypes do not fit together.
+    """The number of elements on the stack, (*batch,), int32.
 
     Example:
         >>> from diffstack.torch_impl import discrete
         >>> discrete.size(discrete.push(discrete.empty(3), 1.0)).item()
         1
     """
-    errors.check_discrete(state, DiscreteState)
-    return state.depth
+    return _opened(state)[0].depth
 
 
 def fault(state: DiscreteState) -> Tensor:
-    """The first fault that a stack has met.
-
-    Args:
-        state: the stack.
-
-    Returns:
-        (*batch,), int8: 0 none, 1 overflow, 2 underflow, 3 unknown code.
-
-    Raises:
-        TypeError, ValueError: a state whose shapes or dtypes do not fit together.
+    """The first fault that a stack has met, (*batch,), int8: 0 none, 1 overflow, 2 underflow, 3 unknown code.
 
     Example:
         >>> from diffstack.torch_impl import discrete
         >>> discrete.fault(discrete.pop(discrete.empty(3))[0]).item()
         2
     """
-    errors.check_discrete(state, DiscreteState)
-    return state.fault
+    return _opened(state)[0].fault
 
 
 def raise_if_fault(state: DiscreteState) -> None:
     """Raise the fault of the first stack of a batch that has one.
 
     It looks at values, so it is for use outside `jit`, `vmap` and `grad`.
-
-    Args:
-        state: the stack.
 
     Raises:
         StackOverflowError, StackUnderflowError, ValueError: fault 1, 2, 3, with the batch index.
@@ -337,93 +335,26 @@ def raise_if_fault(state: DiscreteState) -> None:
             ...
         diffstack.errors.StackUnderflowError: state: a pop from an empty stack
     """
-    layout = errors.check_discrete(state, DiscreteState)
+    state, layout = _opened(state)
     try:
         faults = state.fault.numpy(force=True)
     except RuntimeError:
-        errors.bad_type("state", "values, outside jit, vmap and grad", "a state inside a transformation")
+        _checks.bad_type("state", "values, outside jit, vmap and grad", "a state inside a transformation")
     if faults.any():
         first = np.argwhere(faults)[0]
-        errors.raise_fault(first.tolist(), int(faults[tuple(first)]), layout.slots)
+        _checks.raise_fault(first.tolist(), int(faults[tuple(first)]), layout.slots)
 
 
-def _state(buffer: Tensor, batch: tuple[int, ...], depth: int) -> DiscreteState:
+def _of_depth(buffer: Tensor, batch: tuple[int, ...], depth: int) -> DiscreteState:
     full = torch.full(batch, depth, dtype=torch.int32, device=buffer.device)
     return DiscreteState(buffer, full, torch.zeros_like(full, dtype=torch.int8))
 
 
-def _checked_element(state: DiscreteState, element: Any) -> Tensor:
-    layout = errors.check_discrete(state, DiscreteState)
+def _opened(state: DiscreteState) -> tuple[DiscreteState, Layout]:
+    return as_state(state, _checks.check_discrete, DiscreteState)
+
+
+def _element(element: Any, state: DiscreteState, layout: Layout) -> Tensor:
     element = as_array("element", element, state.buffer)
-    errors.check_element("element", element, layout, state.buffer.dtype)
-    return element
-
-
-def _act(state: DiscreteState, code: int, element: Tensor) -> tuple[DiscreteState, Tensor]:
-    return _step(state, torch.full_like(state.depth, code), element)
-
-
-def _peek(state: DiscreteState) -> Tensor:
-    rank = state.depth.ndim
-    element = _top(flatten(state.buffer, rank + 1), state.depth)
-    return element.reshape(state.buffer.shape[:rank] + state.buffer.shape[rank + 1 :])
-
-
-def _step(state: DiscreteState, actions: Tensor, element: Tensor) -> tuple[DiscreteState, Tensor]:
-    rank = state.depth.ndim
-    writes, depth, fault = _moved(state.depth, state.fault, actions, state.buffer.shape[rank])
-    buffer = _written(flatten(state.buffer, rank + 1), state.depth, writes, flatten(element, rank))
-    state = DiscreteState(buffer.reshape(state.buffer.shape), depth, fault)
-    return state, _peek(state)
-
-
-def _scan(state: DiscreteState, actions: Tensor, elements: Tensor, method: str) -> tuple[DiscreteState, Tensor]:
-    rank = state.depth.ndim
-    if method == "sequential":
-        return sequential.scan(step, state, actions, elements, rank)
-    buffer, depth, fault, reads = parallel.scan(
-        flatten(state.buffer, rank + 1), state.depth, state.fault, actions, flatten(elements, rank + 1)
-    )
-    return DiscreteState(buffer.reshape(state.buffer.shape), depth, fault), reads.reshape(elements.shape)
-
-
-def _contents(state: DiscreteState) -> Tensor:
-    return _raised(flatten(state.buffer, state.depth.ndim + 1), state.depth).reshape(state.buffer.shape)
-
-
-def _moved(
-    depth: Int32[Tensor, "*batch"], fault: Int8[Tensor, "*batch"], codes: Integer[Tensor, "*batch"], slots: int
-) -> tuple[Bool[Tensor, "*batch"], Int32[Tensor, "*batch"], Int8[Tensor, "*batch"]]:
-    push, pop = codes == PUSH, codes == POP
-    overflow, underflow = push & (depth == slots), pop & (depth == 0)
-    unknown = ~push & ~pop & (codes != NOOP)
-    writes, erases = push & ~overflow, pop & ~underflow
-    # At most one of the three can be true.
-    met = overflow.to(torch.int8) + 2 * underflow.to(torch.int8) + 3 * unknown.to(torch.int8)
-    depth = depth + writes.to(torch.int32) - erases.to(torch.int32)
-    return writes, depth, torch.where(fault == 0, met, fault)
-
-
-def _written(
-    buffer: Shaped[Tensor, "*batch slots dim"],
-    depth: Int32[Tensor, "*batch"],
-    writes: Bool[Tensor, "*batch"],
-    element: Shaped[Tensor, "*batch dim"],
-) -> Shaped[Tensor, "*batch slots dim"]:
-    row = torch.arange(buffer.shape[-2], dtype=depth.dtype, device=depth.device) == depth[..., None]
-    return torch.where((row & writes[..., None])[..., None], element[..., None, :], buffer)
-
-
-def _top(buffer: Shaped[Tensor, "*batch slots dim"], depth: Int32[Tensor, "*batch"]) -> Shaped[Tensor, "*batch dim"]:
-    row = torch.clamp(depth - 1, min=0)[..., None]
-    element = parallel.gathered(buffer, row.long())[..., 0, :]
-    return torch.where(depth[..., None] > 0, element, torch.zeros_like(element))
-
-
-def _raised(
-    buffer: Shaped[Tensor, "*batch slots dim"], depth: Int32[Tensor, "*batch"]
-) -> Shaped[Tensor, "*batch slots dim"]:
-    slot = torch.arange(buffer.shape[-2], dtype=depth.dtype, device=depth.device)
-    unused = (buffer.shape[-2] - depth)[..., None]
-    rows = parallel.gathered(buffer, ((slot - unused) % len(slot)).long())
-    return torch.where((slot >= unused)[..., None], rows, torch.zeros_like(rows))
+    _checks.check_element("element", element, layout, state.buffer.dtype)
+    return flat(element, layout)

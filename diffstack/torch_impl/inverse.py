@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from diffstack import errors
+from diffstack import _checks
 from diffstack.torch_impl._arrays import as_array
 from diffstack.torch_impl.reversal import reverse
 
@@ -68,11 +68,11 @@ def init(
         [1.0, 1.0]
     """
     target = as_array("target", target)
-    errors.check_target(target)
+    _checks.check_target(target)
     sequence = torch.ones_like(target) if initial is None else as_array("initial", initial, target)
-    errors.check_dtype("initial", sequence.dtype, target.dtype, "the target")
+    _checks.check_dtype("initial", sequence.dtype, target.dtype, "the target")
     optimizer = _ADAM if optimizer is None else optimizer
-    errors.check_learning(program, optimizer, callable(optimizer))
+    _checks.check_learning(program, optimizer, callable(optimizer))
     return LearnState(sequence, optimizer([sequence]).state_dict(), program, optimizer)
 
 
@@ -98,10 +98,10 @@ def advance(state: LearnState, target: Tensor, steps: int) -> tuple[LearnState, 
         >>> [round(loss, 3) for loss in losses.tolist()]
         [2.0, 1.805]
     """
-    errors.check_state(state, LearnState)
+    _checks.check_state(state, LearnState)
     target = as_array("target", target)
-    errors.check_target(target)
-    return _advance(state, target, errors.check_count("steps", steps, 0))
+    _checks.check_target(target)
+    return _advance(state, target, _checks.check_count("steps", steps, 0))
 
 
 def learn_input(
@@ -133,7 +133,7 @@ def learn_input(
         >>> learn_input(torch.tensor([3.0, 2.0, 1.0])).sequence.round().tolist()
         [1.0, 2.0, 3.0]
     """
-    steps = errors.check_count("steps", steps, 0)
+    steps = _checks.check_count("steps", steps, 0)
     state = init(target, initial=initial, program=program, optimizer=optimizer)
     state, losses = advance(state, target, steps)
     return Learned(state.sequence, program(state.sequence), losses)
@@ -156,5 +156,5 @@ def _advance(state: LearnState, target: Tensor, steps: int) -> tuple[LearnState,
 
 def _loss(sequence: Tensor, target: Tensor, program: Callable[[Tensor], Tensor]) -> Tensor:
     output = program(sequence)
-    errors.check_output(output, target)
+    _checks.check_output(output, target)
     return torch.mean((output - target) ** 2)

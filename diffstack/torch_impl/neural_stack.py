@@ -8,31 +8,41 @@ newest (Grefenstette et al. 2015, equations 1 to 3),
 
 so a step pops, pushes, and reads total strength 1 from the top. A pop of more than is there takes what is there.
 
-Every push takes a slot, one of strength 0 included. The capacity is the number of most recent slots that a state
-keeps: `push` and `step` drop the oldest slot, whatever its strength. A controller that calls `step` itself needs as
-much capacity as it takes steps between a push and its pop. `scan` drops nothing on its way: it makes room for its T
-steps first, and goes back to the capacity of the state when it is done.
+Every push takes a slot, even one of strength 0. The capacity is the number of most recent slots that a state keeps:
+`push` and `step` drop the oldest slot, whatever its strength. A controller that calls `step` itself needs as much
+capacity as it takes steps between a push and its pop. `scan` drops nothing on its way: it makes room for its T steps
+first, and goes back to the capacity of the state when it is done.
 
-Strengths are usually in [0, 1]. Below 0 they count as 0, above 1 they are taken as they are, and NaN makes every
-read NaN from its step on, for as long as the slots it reached are kept: to the end of a `scan`, but not for ever
-through `step`, which drops slots. The gradient at ties, which hard strengths always are, is that of `_neural.py`: the
-derivative into the feasible region.
+Strengths are usually in [0, 1]. Below 0 they count as 0, and above 1 they are taken as they are. NaN makes every read
+NaN from its step on, for as long as the slots it reached are kept: to the end of a `scan`, but not for ever through
+`step`, which drops slots. Hard strengths always tie; `_ties.py` says which derivative is taken there.
+
+**Shapes.** A state has `values` (*batch, N, *element), oldest first, and `strengths` (*batch, N). An element is
+(*batch, *element); an action is (*batch, 2), the strengths of push and pop; the `strength` of a verb is a number or
+(*batch,). In `scan` a time axis T follows the batch axes: actions (*batch, T, 2), elements and reads
+(*batch, T, *element).
+
+**Dtypes.** Values and strengths are floating, each of a dtype of its own; reads have that of the values. An element or
+a strength of a narrower dtype is cast up to that of the state.
+
+**Errors.** Every function raises `TypeError` or `ValueError` for an argument whose type, dtype or shape does not fit,
+and names it.
 """
 
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from diffstack import errors
+from diffstack import _checks
+from diffstack._checks import Layout
 from diffstack.actions import POP, PUSH
-from diffstack.torch_impl import sequential
-from diffstack.torch_impl._arrays import as_array, flatten, floating_dtype
-from diffstack.torch_impl._neural import above as nearer
-from diffstack.torch_impl._neural import as_strength, feasible, hard_actions, reading, remaining, resized
-from diffstack.torch_impl.parallel import neural_stack as parallel
-
-IS_STACK: Final = True
+from diffstack.torch_impl import _line, _methods, _sequential
+from diffstack.torch_impl._arrays import as_lengths, as_state, as_wide, flat, run, shaped
+from diffstack.torch_impl._line import above, as_strength, as_strengths, newest
+from diffstack.torch_impl._parallel import neural_stack as _parallel
+from diffstack.torch_impl._ragged import stopped
 
 
 class NeuralStackState(NamedTuple):
@@ -45,6 +55,54 @@ class NeuralStackState(NamedTuple):
 
     values: Tensor
     strengths: Tensor
+
+
+# The equations, on elements of one axis.
+
+
+def _push(
+    state: NeuralStackState, element: Float[Tensor, "*batch dim"], strength: Float[Tensor, "*batch"]
+) -> NeuralStackState:
+    return newest(_line.push(state, element, strength), state.strengths.shape[-1])
+
+
+def _pop(
+    state: NeuralStackState, strength: Float[Tensor, "*batch"]
+) -> tuple[NeuralStackState, Float[Tensor, "*batch dim"]]:
+    return _line.pop(state, strength, above), _line.peek(state, strength, above)
+
+
+def _peek(state: NeuralStackState, strength: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch dim"]:
+    return _line.peek(state, strength, above)
+
+
+def _step(
+    state: NeuralStackState, actions: Float[Tensor, "*batch 2"], element: Float[Tensor, "*batch dim"]
+) -> tuple[NeuralStackState, Float[Tensor, "*batch dim"]]:
+    state = _line.pop(state, actions[..., POP], above)
+    state = _push(state, element, actions[..., PUSH])
+    return state, _peek(state, torch.ones_like(actions[..., PUSH]))
+
+
+def _scan(
+    state: NeuralStackState,
+    actions: Float[Tensor, "*batch time 2"],
+    elements: Float[Tensor, "*batch time dim"],
+    lengths: Int[Tensor, "*batch"] | None,
+    *,
+    method: str,
+) -> tuple[NeuralStackState, Float[Tensor, "*batch time dim"]]:
+    capacity = state.strengths.shape[-1]
+    actions, elements = stopped(actions, lengths), stopped(elements, lengths)
+    if method == "sequential":
+        state, reads = _sequential.scan(_step, _line.with_room(state, actions.shape[-2]), actions, elements)
+    else:
+        values, strengths, reads = _parallel.scan(*state, actions, elements)
+        state = NeuralStackState(values, strengths)
+    return _line.newest_at_the_end(state, capacity, lengths), stopped(reads, lengths)
+
+
+# The public functions.
 
 
 def empty(
@@ -62,35 +120,21 @@ def empty(
         element_shape: the shape of one element.
         dtype: a floating dtype for values and strengths; the default float where none is given.
         batch_shape: the leading axes, one stack for each of their entries.
-        device: where the tensors live; the default device where none is given.
-
-    Returns:
-        A `NeuralStackState`.
-
-    Raises:
-        TypeError, ValueError: an argument that is not as said above.
+        device: where the state lives; the default device where none is given.
 
     Example:
         >>> from diffstack.torch_impl import neural_stack
         >>> neural_stack.empty(3).strengths.tolist()
         [0.0, 0.0, 0.0]
     """
-    layout = errors.check_empty(capacity, element_shape, batch_shape)
-    values = torch.zeros((*layout.batch, layout.slots, *layout.element), dtype=floating_dtype(dtype), device=device)
-    return NeuralStackState(values, values.new_zeros((*layout.batch, layout.slots)))
+    return _line.empty(NeuralStackState, capacity, element_shape, dtype, batch_shape, device)
 
 
 def from_buffer(buffer: Tensor) -> NeuralStackState:
-    """One full stack, whose top is the last row of a buffer.
+    """One full stack of elements of strength 1, whose top is the last row of a buffer.
 
     Args:
         buffer: (N, *element), floating.
-
-    Returns:
-        A `NeuralStackState` of N elements of strength 1.
-
-    Raises:
-        TypeError, ValueError: a buffer that is not as said above.
 
     Example:
         >>> import torch
@@ -98,69 +142,42 @@ def from_buffer(buffer: Tensor) -> NeuralStackState:
         >>> neural_stack.peek(neural_stack.from_buffer(torch.tensor([1.0, 2.0]))).item()
         2.0
     """
-    buffer = as_array("buffer", buffer)
-    layout = errors.check_buffer(buffer)
-    errors.check_kind("buffer", buffer.dtype, errors.FLOATING, "a floating dtype")
-    return NeuralStackState(buffer, buffer.new_ones(layout.slots))
+    return _line.from_buffer(NeuralStackState, buffer)
 
 
-def actions(codes: Any, *, dtype: Any = None) -> Tensor:
-    """Integer codes as strengths, 1 for what is done and 0 for what is not.
+def encode(codes: Any, *, dtype: Any = None) -> Tensor:
+    """Integer codes as strengths of push and pop, (*codes, 2): 1 for what is done and 0 for what is not.
 
     Args:
-        codes: PUSH, POP and NOOP of `diffstack.actions`, any shape; any other code counts as NOOP.
+        codes: PUSH, POP and NOOP of `diffstack.actions`, of any shape; any other code counts as NOOP.
         dtype: a floating dtype; the default float where none is given.
-
-    Returns:
-        The strengths of push and pop, (*codes, 2).
-
-    Raises:
-        TypeError: codes that are not integers, a dtype that is not floating.
 
     Example:
         >>> from diffstack.actions import NOOP, PUSH
         >>> from diffstack.torch_impl import neural_stack
-        >>> neural_stack.actions([PUSH, NOOP]).tolist()
+        >>> neural_stack.encode([PUSH, NOOP]).tolist()
         [[1.0, 0.0], [0.0, 0.0]]
     """
-    return hard_actions(codes, dtype)
+    return _line.hard_strengths(codes, dtype)
 
 
 def push(state: NeuralStackState, element: Tensor, strength: Tensor | float = 1.0) -> NeuralStackState:
-    """Put an element on the stack.
-
-    Args:
-        state: the stack.
-        element: (*batch, *element), of the dtype of the values.
-        strength: a number, or (*batch,), of the dtype of the strengths; usually in [0, 1].
-
-    Returns:
-        The stack with the element in its newest slot, and without its oldest slot.
-
-    Raises:
-        TypeError, ValueError: shapes or dtypes that do not fit.
+    """Put an element in the newest slot of the stack, and drop the oldest slot.
 
     Example:
         >>> from diffstack.torch_impl import neural_stack
         >>> neural_stack.push(neural_stack.empty(2), 5.0, 0.5).strengths.tolist()
         [0.0, 0.5]
     """
-    return _push(state, _checked_element(state, element), as_strength(strength, state))
+    state, layout = _opened(state)
+    return shaped(run(_push, state, _element(element, state, layout), as_strength(strength, state)), layout)
 
 
 def pop(state: NeuralStackState, strength: Tensor | float = 1.0) -> tuple[NeuralStackState, Tensor]:
-    """Take strength off the top of the stack.
+    """Take strength off the top of the stack: the stack with what is left, and what was taken.
 
-    Args:
-        state: the stack.
-        strength: how much, a number, or (*batch,), of the dtype of the strengths.
-
-    Returns:
-        The stack with what is left; and what was taken, the sum of the elements weighted by the strength that each
-        lost, (*batch, *element). More than is there takes what is there.
-
-    Raises:
-        TypeError, ValueError: shapes or dtypes that do not fit.
+    What was taken is the sum of the elements weighted by the strength that each lost, (*batch, *element). A pop of
+    more than is there takes what is there.
 
     Example:
         >>> from diffstack.torch_impl import neural_stack
@@ -169,23 +186,15 @@ def pop(state: NeuralStackState, strength: Tensor | float = 1.0) -> tuple[Neural
         >>> element.item(), state.strengths.tolist()
         (2.25, [0.75, 0.0])
     """
-    errors.check_neural(state, NeuralStackState)
-    return _pop(state, as_strength(strength, state))
+    state, layout = _opened(state)
+    return shaped(run(_pop, state, as_strength(strength, state)), layout)
 
 
 def peek(state: NeuralStackState, strength: Tensor | float = 1.0) -> Tensor:
-    """Read strength from the top of the stack.
+    """Read strength from the top of the stack, and leave the stack as it is.
 
-    Args:
-        state: the stack, which stays as it is.
-        strength: how much, a number, or (*batch,), of the dtype of the strengths.
-
-    Returns:
-        The sum of the elements nearest to the top, weighted by strengths that add up to `strength`, or to what is
-        there if that is less, (*batch, *element).
-
-    Raises:
-        TypeError, ValueError: shapes or dtypes that do not fit.
+    The read is the sum of the elements nearest to the top, weighted by strengths that add up to `strength`, or to what
+    is there if that is less, (*batch, *element).
 
     Example:
         >>> from diffstack.torch_impl import neural_stack
@@ -193,23 +202,12 @@ def peek(state: NeuralStackState, strength: Tensor | float = 1.0) -> Tensor:
         >>> neural_stack.peek(state).item()
         2.5
     """
-    errors.check_neural(state, NeuralStackState)
-    return _peek(state, as_strength(strength, state))
+    state, layout = _opened(state)
+    return shaped(run(_peek, state, as_strength(strength, state)), layout)
 
 
 def step(state: NeuralStackState, actions: Tensor, element: Tensor) -> tuple[NeuralStackState, Tensor]:
-    """One time step of a controller: pop, push, then read total strength 1.
-
-    Args:
-        state: the stack.
-        actions: (*batch, 2), the strengths of push and pop, of the dtype of the strengths; usually in [0, 1].
-        element: (*batch, *element), what is pushed, of the dtype of the values.
-
-    Returns:
-        The stack afterwards, without its oldest slot; and the read, (*batch, *element).
-
-    Raises:
-        TypeError, ValueError: shapes or dtypes that do not fit.
+    """One time step of a controller: pop, push, then read total strength 1; the oldest slot is dropped.
 
     Example:
         >>> import torch
@@ -222,10 +220,9 @@ def step(state: NeuralStackState, actions: Tensor, element: Tensor) -> tuple[Neu
     References:
         Grefenstette et al. 2015, Learning to Transduce with Unbounded Memory, equations 1 to 3.
     """
-    element = _checked_element(state, element)
-    actions = as_array("actions", actions)
-    errors.check_weights(actions, (*state.strengths.shape[:-1], 2), state.strengths.dtype)
-    return _step(state, actions, element)
+    state, layout = _opened(state)
+    element = _element(element, state, layout)
+    return shaped(run(_step, state, as_strengths(actions, state, layout, 2), element), layout)
 
 
 def scan(
@@ -233,157 +230,84 @@ def scan(
     actions: Tensor,
     elements: Tensor,
     *,
+    lengths: Any = None,
     method: Literal["auto", "sequential", "parallel"] = "auto",
 ) -> tuple[NeuralStackState, Tensor]:
-    """Run a whole sequence of steps.
+    """Run a whole sequence of steps, without dropping a slot: the stack after the last one, and the read of each.
 
     Args:
-        state: the stack before the first step.
-        actions: (*batch, T, 2), the strengths of push and pop, of the dtype of the strengths.
-        elements: (*batch, T, *element), of the dtype of the values.
+        state: the stack before the first step; the one after the last has its capacity.
+        actions: (*batch, T, 2).
+        elements: (*batch, T, *element).
+        lengths: how many steps each sequence has, (*batch,) integers from 0 to T, where they differ. The reads after
+            a sequence's end are zero, and the final state is that of the sequence without its padding.
         method: "sequential" runs `step` T times; "parallel" takes the sequence in chunks, one pop and one read of all
             older slots each. They agree to rounding, also in the gradients at ties. With "parallel", an element that is
             not finite may also spoil the reads before it. "auto" takes the faster one, by the rule in docs/parallel.md.
-
-    Returns:
-        The stack after the last step, of the same capacity, and the read of each step, like `elements`. Nothing is
-        dropped on the way.
-
-    Raises:
-        TypeError, ValueError: shapes or dtypes that do not fit, an unknown method.
 
     Example:
         >>> import torch
         >>> from diffstack.actions import POP, PUSH
         >>> from diffstack.torch_impl import neural_stack
-        >>> program = neural_stack.actions([PUSH, PUSH, POP])
+        >>> program = neural_stack.encode([PUSH, PUSH, POP])
         >>> neural_stack.scan(neural_stack.empty(1), program, torch.tensor([1.0, 2.0, 0.0]))[1].tolist()
         [1.0, 2.0, 1.0]
     """
-    layout = errors.check_neural(state, NeuralStackState)
-    actions, elements = as_array("actions", actions), as_array("elements", elements)
-    time = errors.check_elements("elements", elements, layout, state.values.dtype)
-    errors.check_weights(actions, (*layout.batch, time, 2), state.strengths.dtype)
-    chosen = errors.check_method(method, time, parallel.is_faster(time))
-    return _scan(state, actions, elements, chosen)
+    state, layout = _opened(state)
+    elements = as_wide("elements", elements, state.values)
+    time = _checks.check_elements("elements", elements, layout, state.values.dtype)
+    actions = as_strengths(actions, state, layout, time, 2)
+    lengths = as_lengths(lengths, layout, state[0])
+    method = _methods.choose(method, "neural_stack", time, layout)
+    return shaped(run(_scan, state, actions, flat(elements, layout), lengths, method=method), layout)
 
 
 def contents(state: NeuralStackState) -> Tensor:
-    """What is on the stack: the elements times their strengths, the top in the last row.
-
-    Args:
-        state: the stack.
-
-    Returns:
-        (*batch, N, *element).
-
-    Raises:
-        TypeError, ValueError: a state whose shapes or dtypes do not fit together.
+    """What is on the stack: the elements times their strengths, the top in the last row, (*batch, N, *element).
 
     Example:
         >>> from diffstack.torch_impl import neural_stack
         >>> neural_stack.contents(neural_stack.push(neural_stack.empty(2), 5.0, 0.5)).tolist()
         [0.0, 2.5]
     """
-    errors.check_neural(state, NeuralStackState)
-    return _contents(state)
+    state, layout = _opened(state)
+    return shaped(run(_line.contents, state), layout)
 
 
 def size(state: NeuralStackState) -> Tensor:
-    """How much is on the stack: the total strength.
-
-    Args:
-        state: the stack.
-
-    Returns:
-        (*batch,), in float32 at least.
-
-    Raises:
-        TypeError, ValueError: a state whose shapes or dtypes do not fit together.
+    """How much is on the stack: the total strength, (*batch,), in float32 at least.
 
     Example:
         >>> from diffstack.torch_impl import neural_stack
         >>> neural_stack.size(neural_stack.push(neural_stack.empty(2), 5.0, 0.5)).item()
         0.5
     """
-    errors.check_neural(state, NeuralStackState)
-    return _size(state)
+    state, _ = _opened(state)
+    return run(_line.size, state)
 
 
 def resize(state: NeuralStackState, capacity: int) -> NeuralStackState:
-    """The same stack with another number of slots.
+    """The same stack with another number of slots: padded with slots of strength 0, or without its oldest slots.
 
     Args:
         state: the stack.
-        capacity: how many slots it is to have, at least 1.
-
-    Returns:
-        The stack, padded with slots of strength 0 at the oldest end, or without its oldest slots.
-
-    Raises:
-        TypeError, ValueError: a capacity below 1, a state whose shapes or dtypes do not fit together.
+        capacity: how many slots it is to have, at least 1. More slots come in at the oldest end.
 
     Example:
         >>> from diffstack.torch_impl import neural_stack
         >>> neural_stack.resize(neural_stack.push(neural_stack.empty(1), 5.0), 3).values.tolist()
         [0.0, 0.0, 5.0]
     """
-    errors.check_neural(state, NeuralStackState)
-    capacity, axis = errors.check_count("capacity", capacity, 1), state.strengths.ndim - 1
-    return NeuralStackState(*(resized(array, axis, capacity) for array in state))
+    state, layout = _opened(state)
+    capacity = _checks.check_count("capacity", capacity, 1)
+    return shaped(run(_line.resize, state, capacity=capacity), layout)
 
 
-def _checked_element(state: NeuralStackState, element: Any) -> Tensor:
-    layout = errors.check_neural(state, NeuralStackState)
-    element = as_array("element", element, state.values)
-    errors.check_element("element", element, layout, state.values.dtype)
-    return element
+def _opened(state: NeuralStackState) -> tuple[NeuralStackState, Layout]:
+    return as_state(state, _checks.check_neural, NeuralStackState)
 
 
-def _push(state: NeuralStackState, element: Tensor, strength: Tensor) -> NeuralStackState:
-    rank = state.strengths.ndim
-    values = torch.cat([state.values, element.unsqueeze(rank - 1)], rank - 1)
-    strength = feasible(strength).to(state.strengths.dtype)
-    strengths = torch.cat([state.strengths, strength[..., None]], -1)
-    return resize(NeuralStackState(values, strengths), state.strengths.shape[-1])
-
-
-def _pop(state: NeuralStackState, strength: Tensor) -> tuple[NeuralStackState, Tensor]:
-    strengths = feasible(state.strengths)
-    left = remaining(strengths, nearer(strengths), feasible(strength))
-    return NeuralStackState(state.values, left.to(state.strengths.dtype)), _peek(state, strength)
-
-
-def _peek(state: NeuralStackState, strength: Tensor) -> Tensor:
-    strengths, rank = feasible(state.strengths), state.strengths.ndim
-    read = reading(flatten(state.values, rank), strengths, nearer(strengths), feasible(strength))
-    return read.reshape(state.values.shape[: rank - 1] + state.values.shape[rank:])
-
-
-def _step(state: NeuralStackState, actions: Tensor, element: Tensor) -> tuple[NeuralStackState, Tensor]:
-    state = _pop(state, actions[..., POP])[0]
-    state = _push(state, element, actions[..., PUSH])
-    return state, _peek(state, torch.ones_like(actions[..., PUSH]))
-
-
-def _scan(state: NeuralStackState, actions: Tensor, elements: Tensor, method: str) -> tuple[NeuralStackState, Tensor]:
-    rank, capacity = state.strengths.ndim - 1, state.strengths.shape[-1]
-    if method == "sequential":
-        state = resize(state, capacity + actions.shape[rank])
-        state, reads = sequential.scan(step, state, actions, elements, rank)
-    else:
-        values, strengths, reads = parallel.scan(
-            flatten(state.values, rank + 1), state.strengths, actions, flatten(elements, rank + 1)
-        )
-        shape = (*strengths.shape, *state.values.shape[rank + 1 :])
-        state, reads = NeuralStackState(values.reshape(shape), strengths), reads.reshape(elements.shape)
-    return resize(state, capacity), reads
-
-
-def _contents(state: NeuralStackState) -> Tensor:
-    strengths = feasible(state.strengths).to(state.values.dtype)
-    return state.values * strengths.reshape(strengths.shape + (1,) * (state.values.ndim - strengths.ndim))
-
-
-def _size(state: NeuralStackState) -> Tensor:
-    return torch.sum(feasible(state.strengths), -1)
+def _element(element: Any, state: NeuralStackState, layout: Layout) -> Tensor:
+    element = as_wide("element", element, state.values)
+    _checks.check_element("element", element, layout, state.values.dtype)
+    return flat(element, layout)

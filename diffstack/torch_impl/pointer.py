@@ -9,27 +9,50 @@ writes there and moves the index up; a pop moves it down and reads there. With `
 
 so that everything is linear in the elements and multilinear in the actions, and gradients reach all of them. The
 convex form of the write is lossless: with a one-hot index, what is popped is what was pushed, bit for bit, for every
-normal value and zero (its sign aside), whatever the slot held before, as long as that was finite. PyTorch keeps
-subnormals too on the CPU.
+normal value and zero (its sign aside), whatever the slot held before, as long as that was finite. XLA flushes
+subnormals to zero in arithmetic on the CPU.
 
 The buffer is a ring. A stack of capacity N that is pushed a further time overwrites its oldest element, and a stack
 that is popped when empty reads the slot under its bottom; full and empty have the same index. The family
 `discrete` tells them apart.
+
+**Shapes.** A state has a `buffer` (*batch, N, *element) and an `index` (*batch, N). An element is (*batch, *element);
+an action is (*batch, 3), the weights of PUSH, POP and NOOP, which should sum to 1, though any numbers are taken. In
+`scan` a time axis T follows the batch axes: actions (*batch, T, 3), elements and reads (*batch, T, *element).
+
+**Dtypes.** One floating dtype. An element or action of a narrower one is cast up to that of the state; a Python number
+is taken for an element without axes.
+
+**Errors.** Every function raises `TypeError` or `ValueError` for an argument whose type, dtype or shape does not fit,
+and names it.
 """
 
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from diffstack import errors
+from diffstack import _checks
+from diffstack._checks import Layout
 from diffstack.actions import NOOP, POP, PUSH
-from diffstack.torch_impl import sequential
-from diffstack.torch_impl._arrays import as_array, as_codes, flatten, floating_dtype, without_autocast
-from diffstack.torch_impl.parallel import pointer as parallel
-
-IS_STACK: Final = True
+from diffstack.families import FLOATING
+from diffstack.torch_impl import _methods, _sequential
+from diffstack.torch_impl._arrays import (
+    as_array,
+    as_codes,
+    as_lengths,
+    as_state,
+    as_wide,
+    flat,
+    floating_dtype,
+    matmul,
+    numbered,
+    run,
+    shaped,
+)
+from diffstack.torch_impl._parallel import pointer as _parallel
+from diffstack.torch_impl._ragged import stopped
 
 
 class PointerState(NamedTuple):
@@ -44,435 +67,7 @@ class PointerState(NamedTuple):
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, as the field's own name does
 
 
-def empty(
-    capacity: int,
-    element_shape: tuple[int, ...] = (),
-    *,
-    dtype: Any = None,
-    batch_shape: tuple[int, ...] = (),
-    device: Any = None,
-) -> PointerState:
-    """An empty stack: zeros, and the index at the first slot.
-
-    Args:
-        capacity: the number of slots N, at least 1.
-        element_shape: the shape of one element.
-        dtype: a floating dtype for buffer and index; the default float where none is given.
-        batch_shape: the leading axes, one stack for each of their entries.
-        device: where the tensors live; the default device where none is given.
-
-    Returns:
-        A `PointerState`.
-
-    Raises:
-        TypeError, ValueError: an argument that is not as said above.
-
-    Example:
-        >>> from diffstack.torch_impl import pointer
-        >>> pointer.empty(3, (2,)).index.tolist()
-        [1.0, 0.0, 0.0]
-    """
-    layout = errors.check_empty(capacity, element_shape, batch_shape)
-    buffer = torch.zeros((*layout.batch, layout.slots, *layout.element), dtype=floating_dtype(dtype), device=device)
-    return PointerState(buffer, _first_slot(layout, buffer))
-
-
-def from_buffer(buffer: Tensor) -> PointerState:
-    """One full stack, whose top is the last row of a buffer.
-
-    Args:
-        buffer: (N, *element), floating.
-
-    Returns:
-        A `PointerState` whose index is at slot 0: one past the last, as the buffer is a ring.
-
-    Raises:
-        TypeError, ValueError: a buffer that is not as said above.
-
-    Example:
-        >>> import torch
-        >>> from diffstack.torch_impl import pointer
-        >>> pointer.peek(pointer.from_buffer(torch.tensor([1.0, 2.0, 3.0]))).item()
-        3.0
-    """
-    buffer = as_array("buffer", buffer)
-    layout = errors.check_buffer(buffer)
-    errors.check_kind("buffer", buffer.dtype, errors.FLOATING, "a floating dtype")
-    return PointerState(buffer, _first_slot(layout, buffer))
-
-
-def actions(codes: Any, *, dtype: Any = None) -> Tensor:
-    """Integer codes as one-hot weights of push, pop and noop.
-
-    Args:
-        codes: PUSH, POP and NOOP of `diffstack.actions`, any shape; any other code counts as NOOP.
-        dtype: a floating dtype; the default float where none is given.
-
-    Returns:
-        Weights, (*codes, 3).
-
-    Raises:
-        TypeError: codes that are not integers, a dtype that is not floating.
-
-    Example:
-        >>> from diffstack.actions import NOOP, PUSH
-        >>> from diffstack.torch_impl import pointer
-        >>> pointer.actions([PUSH, NOOP]).tolist()
-        [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
-    """
-    codes = as_codes(codes)[..., None]
-    weights = torch.concatenate([codes == PUSH, codes == POP, (codes != PUSH) & (codes != POP)], dim=-1)
-    return weights.to(floating_dtype(dtype))
-
-
-def soft_assign(buffer: Tensor, index: Tensor, element: Tensor) -> Tensor:
-    """Write an element to the slots of a buffer, each to the degree that an index gives it.
-
-    Args:
-        buffer: (*batch, N, *element), floating.
-        index: (*batch, N), the weight of each slot, usually in [0, 1].
-        element: (*batch, *element).
-
-    Returns:
-        `(1 - index) * buffer + index * element`, like `buffer`.
-
-    Raises:
-        TypeError, ValueError: shapes or dtypes that do not fit.
-
-    Example:
-        >>> import torch
-        >>> from diffstack.torch_impl import pointer
-        >>> pointer.soft_assign(torch.zeros(3), torch.tensor([0.0, 0.5, 1.0]), 4.0).tolist()
-        [0.0, 2.0, 4.0]
-    """
-    state = PointerState(as_array("buffer", buffer), as_array("index", index))
-    return _assign(state, _checked_element(state, element))
-
-
-def soft_lookup(buffer: Tensor, index: Tensor) -> Tensor:
-    """Read the slots of a buffer, each to the degree that an index gives it.
-
-    Args:
-        buffer: (*batch, N, *element), floating.
-        index: (*batch, N), the weight of each slot, usually in [0, 1].
-
-    Returns:
-        `sum_i index_i buffer_i`, (*batch, *element).
-
-    Raises:
-        TypeError, ValueError: shapes or dtypes that do not fit.
-
-    Example:
-        >>> import torch
-        >>> from diffstack.torch_impl import pointer
-        >>> pointer.soft_lookup(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.0, 0.5, 0.5])).item()
-        2.5
-    """
-    state = PointerState(as_array("buffer", buffer), as_array("index", index))
-    errors.check_pointer(state, PointerState)
-    return _lookup(state)
-
-
-def push(state: PointerState, element: Tensor) -> PointerState:
-    """Put an element on the stack.
-
-    Args:
-        state: the stack.
-        element: (*batch, *element), of the state's dtype.
-
-    Returns:
-        The stack with the element written at its index, and the index one slot up. A full stack overwrites its
-        oldest element.
-
-    Raises:
-        TypeError, ValueError: shapes or dtypes that do not fit.
-
-    Example:
-        >>> from diffstack.torch_impl import pointer
-        >>> pointer.push(pointer.empty(2), 5.0).buffer.tolist()
-        [5.0, 0.0]
-    """
-    return _push(state, _checked_element(state, element))
-
-
-def pop(state: PointerState) -> tuple[PointerState, Tensor]:
-    """Take the top element off the stack.
-
-    Args:
-        state: the stack.
-
-    Returns:
-        The stack with the index one slot down, the buffer as it was; and the element there, (*batch, *element).
-
-    Raises:
-        TypeError, ValueError: a state whose shapes or dtypes do not fit together.
-
-    Example:
-        >>> from diffstack.torch_impl import pointer
-        >>> state, element = pointer.pop(pointer.push(pointer.empty(2), 5.0))
-        >>> element.item(), state.index.tolist()
-        (5.0, [1.0, 0.0])
-    """
-    errors.check_pointer(state, PointerState)
-    return _pop(state)
-
-
-def peek(state: PointerState) -> Tensor:
-    """Read the top element.
-
-    Args:
-        state: the stack, which stays as it is.
-
-    Returns:
-        The element one slot below the index, (*batch, *element).
-
-    Raises:
-        TypeError, ValueError: a state whose shapes or dtypes do not fit together.
-
-    Example:
-        >>> from diffstack.torch_impl import pointer
-        >>> pointer.peek(pointer.push(pointer.empty(2), 5.0)).item()
-        5.0
-    """
-    errors.check_pointer(state, PointerState)
-    return _pop(state)[1]
-
-
-def step(state: PointerState, actions: Tensor, element: Tensor) -> tuple[PointerState, Tensor]:
-    """One time step of a controller: push, pop and noop, each to its degree, then read the top.
-
-    Args:
-        state: the stack.
-        actions: (*batch, 3), the weights of PUSH, POP and NOOP; a distribution, though any numbers are taken.
-        element: (*batch, *element), what is pushed.
-
-    Returns:
-        The stack afterwards, and its top, (*batch, *element).
-
-    Raises:
-        TypeError, ValueError: shapes or dtypes that do not fit.
-
-    Example:
-        >>> import torch
-        >>> from diffstack.torch_impl import pointer
-        >>> state, read = pointer.step(pointer.empty(2), torch.tensor([0.5, 0.0, 0.5]), 4.0)
-        >>> read.item(), state.index.tolist()
-        (1.0, [0.5, 0.5])
-    """
-    element = _checked_element(state, element)
-    actions = as_array("actions", actions, state.buffer)
-    errors.check_weights(actions, (*state.index.shape[:-1], 3), state.buffer.dtype)
-    return _step(state, actions, element)
-
-
-def scan(
-    state: PointerState,
-    actions: Tensor,
-    elements: Tensor,
-    *,
-    method: Literal["auto", "sequential", "parallel"] = "auto",
-) -> tuple[PointerState, Tensor]:
-    """Run a whole sequence of steps.
-
-    Args:
-        state: the stack before the first step.
-        actions: (*batch, T, 3), the weights of PUSH, POP and NOOP.
-        elements: (*batch, T, *element).
-        method: "sequential" runs `step` T times; "parallel" takes the sequence in chunks, a few matrix products each.
-            They agree to rounding, and in the bits of what hard actions read. With "parallel", an element that is not
-            finite may also spoil the reads before it. "auto" takes the faster one, by the rule in docs/parallel.md.
-
-    Returns:
-        The stack after the last step, and the top after each, like `elements`.
-
-    Raises:
-        TypeError, ValueError: shapes or dtypes that do not fit, an unknown method.
-
-    Example:
-        >>> import torch
-        >>> from diffstack.actions import POP, PUSH
-        >>> from diffstack.torch_impl import pointer
-        >>> program = pointer.actions([PUSH, PUSH, POP])
-        >>> state, reads = pointer.scan(pointer.empty(2), program, torch.tensor([1.0, 2.0, 0.0]))
-        >>> reads.tolist()
-        [1.0, 2.0, 1.0]
-    """
-    layout = errors.check_pointer(state, PointerState)
-    actions, elements = (
-        as_array("actions", actions, state.buffer),
-        as_array("elements", elements, state.buffer),
-    )
-    time = errors.check_elements("elements", elements, layout, state.buffer.dtype)
-    errors.check_weights(actions, (*layout.batch, time, 3), state.buffer.dtype)
-    chosen = errors.check_method(method, time, parallel.is_faster(time))
-    return _scan(state, actions, elements, chosen)
-
-
-def push_all(
-    state: PointerState,
-    elements: Tensor,
-    *,
-    method: Literal["auto", "sequential", "parallel"] = "auto",
-) -> PointerState:
-    """Push a whole sequence, where nobody reads on the way.
-
-    Args:
-        state: the stack before the first push.
-        elements: (*batch, T, *element), the first at the bottom.
-        method: "sequential" runs `push` T times; "parallel" takes chunks of steps, with a matrix that all chunks share.
-            They agree to rounding, and in the bits of what a one-hot index writes. "auto" takes the faster one.
-
-    Returns:
-        The stack after the last push, as `scan` with T pushes returns it. A full stack overwrites its oldest element.
-
-    Raises:
-        TypeError, ValueError: shapes or dtypes that do not fit, an unknown method.
-
-    Example:
-        >>> import torch
-        >>> from diffstack.torch_impl import pointer
-        >>> pointer.push_all(pointer.empty(3), torch.tensor([1.0, 2.0])).buffer.tolist()
-        [1.0, 2.0, 0.0]
-    """
-    layout = errors.check_pointer(state, PointerState)
-    elements = as_array("elements", elements, state.buffer)
-    time = errors.check_elements("elements", elements, layout, state.buffer.dtype)
-    return _push_all(state, elements, errors.check_method(method, time, parallel.runs_are_faster(time)))
-
-
-def pop_all(
-    state: PointerState, count: int, *, method: Literal["auto", "sequential", "parallel"] = "auto"
-) -> tuple[PointerState, Tensor]:
-    """Pop a number of elements.
-
-    Args:
-        state: the stack before the first pop.
-        count: how many pops, at least 0.
-        method: "sequential" runs `pop` so many times; "parallel" reads chunks of steps, with a matrix that all chunks
-            share. They agree to rounding, and in the bits of what a one-hot index reads. "auto" takes the faster one.
-
-    Returns:
-        The stack after the last pop, and what was popped, (*batch, count, *element), the top first.
-
-    Raises:
-        TypeError, ValueError: a state whose shapes or dtypes do not fit together, a count that is no integer or is
-            below 0, an unknown method.
-
-    Example:
-        >>> import torch
-        >>> from diffstack.torch_impl import pointer
-        >>> state, elements = pointer.pop_all(pointer.from_buffer(torch.tensor([1.0, 2.0, 3.0])), 2)
-        >>> elements.tolist()
-        [3.0, 2.0]
-    """
-    errors.check_pointer(state, PointerState)
-    count = errors.check_count("count", count, 0)
-    return _pop_all(state, count, errors.check_method(method, count, parallel.runs_are_faster(count)))
-
-
-def contents(state: PointerState) -> Tensor:
-    """The buffer turned so that the top is in the last row.
-
-    Args:
-        state: the stack.
-
-    Returns:
-        `sum_k index_k roll(buffer, -k)`, (*batch, N, *element).
-
-    Raises:
-        TypeError, ValueError: a state whose shapes or dtypes do not fit together.
-
-    Example:
-        >>> from diffstack.torch_impl import pointer
-        >>> pointer.contents(pointer.push(pointer.push(pointer.empty(3), 1.0), 2.0)).tolist()
-        [0.0, 1.0, 2.0]
-    """
-    errors.check_pointer(state, PointerState)
-    return _contents(state)
-
-
-def _first_slot(layout: errors.Layout, buffer: Tensor) -> Tensor:
-    """The index of an empty stack, and of a full one."""
-    index = torch.zeros((*layout.batch, layout.slots), dtype=buffer.dtype, device=buffer.device)
-    index[..., 0] = 1
-    return index
-
-
-def _checked_element(state: PointerState, element: Any) -> Tensor:
-    layout = errors.check_pointer(state, PointerState)
-    element = as_array("element", element, state.buffer)
-    errors.check_element("element", element, layout, state.buffer.dtype)
-    return element
-
-
-def _assign(state: PointerState, element: Tensor) -> Tensor:
-    rank = state.index.ndim
-    buffer = _soft_assign(flatten(state.buffer, rank), state.index, flatten(element, rank - 1))
-    return buffer.reshape(state.buffer.shape)
-
-
-def _lookup(state: PointerState) -> Tensor:
-    rank = state.index.ndim
-    element = _soft_lookup(flatten(state.buffer, rank), state.index)
-    return element.reshape(state.buffer.shape[: rank - 1] + state.buffer.shape[rank:])
-
-
-def _push(state: PointerState, element: Tensor) -> PointerState:
-    return PointerState(_assign(state, element), torch.roll(state.index, 1, -1))
-
-
-def _pop(state: PointerState) -> tuple[PointerState, Tensor]:
-    state = PointerState(state.buffer, torch.roll(state.index, -1, -1))
-    return state, _lookup(state)
-
-
-def _step(state: PointerState, actions: Tensor, element: Tensor) -> tuple[PointerState, Tensor]:
-    buffer, index = state
-    a_push, a_pop, a_noop = actions[..., PUSH, None], actions[..., POP, None], actions[..., NOOP, None]
-    buffer = _assign(PointerState(buffer, a_push * index), element)
-    index = a_push * torch.roll(index, 1, -1) + a_pop * torch.roll(index, -1, -1) + a_noop * index
-    state = PointerState(buffer, index)
-    return state, _pop(state)[1]
-
-
-def _scan(state: PointerState, actions: Tensor, elements: Tensor, method: str) -> tuple[PointerState, Tensor]:
-    rank = state.index.ndim - 1
-    if method == "sequential":
-        return sequential.scan(step, state, actions, elements, rank)
-    buffer, index, reads = parallel.scan(
-        flatten(state.buffer, rank + 1), state.index, actions, flatten(elements, rank + 1)
-    )
-    return PointerState(buffer.reshape(state.buffer.shape), index), reads.reshape(elements.shape)
-
-
-def _push_all(state: PointerState, elements: Tensor, method: str) -> PointerState:
-    rank = state.index.ndim - 1
-    if method == "sequential":
-        for element in elements.unbind(rank):
-            state = _push(state, element)
-        return state
-    with without_autocast(state.buffer):
-        buffer, index = parallel.push_all(flatten(state.buffer, rank + 1), state.index, flatten(elements, rank + 1))
-    return PointerState(buffer.reshape(state.buffer.shape), index)
-
-
-def _pop_all(state: PointerState, count: int, method: str) -> tuple[PointerState, Tensor]:
-    rank = state.index.ndim - 1
-    if method == "sequential":
-        popped = [state.buffer.narrow(rank, 0, 0)]
-        for _ in range(count):
-            state, element = _pop(state)
-            popped.append(element.unsqueeze(rank))
-        return state, torch.cat(popped, rank)
-    with without_autocast(state.buffer):
-        index, elements = parallel.pop_all(flatten(state.buffer, rank + 1), state.index, count)
-    shape = state.buffer.shape
-    return PointerState(state.buffer, index), elements.reshape(*shape[:rank], count, *shape[rank + 1 :])
-
-
-def _contents(state: PointerState) -> Tensor:
-    buffer = _turned(flatten(state.buffer, state.index.ndim), state.index)
-    return buffer.reshape(state.buffer.shape)
+# The equations, on elements of one axis.
 
 
 def _soft_assign(
@@ -490,10 +85,354 @@ def _soft_lookup(
     return torch.sum(index[..., None] * buffer, -2)
 
 
-def _turned(
-    buffer: Float[Tensor, "*batch slots dim"], index: Float[Tensor, "*batch slots"]
-) -> Float[Tensor, "*batch slots dim"]:
-    slot = torch.arange(index.shape[-1], device=index.device)
-    turn = index[..., (slot[None, :] - slot[:, None]) % len(slot)]
-    with without_autocast(buffer):
-        return torch.matmul(turn, buffer)
+def _push(state: PointerState, element: Float[Tensor, "*batch dim"]) -> PointerState:
+    return PointerState(_soft_assign(*state, element), torch.roll(state.index, 1, -1))
+
+
+def _pop(state: PointerState) -> tuple[PointerState, Float[Tensor, "*batch dim"]]:
+    state = PointerState(state.buffer, torch.roll(state.index, -1, -1))
+    return state, _soft_lookup(*state)
+
+
+def _peek(state: PointerState) -> Float[Tensor, "*batch dim"]:
+    return _pop(state)[1]
+
+
+def _step(
+    state: PointerState, actions: Float[Tensor, "*batch 3"], element: Float[Tensor, "*batch dim"]
+) -> tuple[PointerState, Float[Tensor, "*batch dim"]]:
+    buffer, index = state
+    a_push, a_pop, a_noop = (actions[..., code, None] for code in (PUSH, POP, NOOP))
+    buffer = _soft_assign(buffer, a_push * index, element)
+    index = a_push * torch.roll(index, 1, -1) + a_pop * torch.roll(index, -1, -1) + a_noop * index
+    state = PointerState(buffer, index)
+    return state, _peek(state)
+
+
+def _contents(state: PointerState) -> Float[Tensor, "*batch slots dim"]:
+    slot = torch.arange(state.index.shape[-1], device=state.index.device)
+    turn = state.index[..., (slot[None, :] - slot[:, None]) % len(slot)]
+    return matmul(turn, state.buffer)
+
+
+def _scan(
+    state: PointerState,
+    actions: Float[Tensor, "*batch time 3"],
+    elements: Float[Tensor, "*batch time dim"],
+    lengths: Int[Tensor, "*batch"] | None,
+    *,
+    method: str,
+) -> tuple[PointerState, Float[Tensor, "*batch time dim"]]:
+    actions, elements = stopped(actions, lengths, numbered(actions, -1) == NOOP), stopped(elements, lengths)
+    if method == "sequential":
+        state, reads = _sequential.scan(_step, state, actions, elements)
+    else:
+        buffer, index, reads = _parallel.scan(*state, actions, elements)
+        state = PointerState(buffer, index)
+    return state, stopped(reads, lengths)
+
+
+def _push_all(state: PointerState, elements: Float[Tensor, "*batch time dim"], *, method: str) -> PointerState:
+    if method == "parallel":
+        return PointerState(*_parallel.push_all(*state, elements))
+    for element in elements.unbind(-2):
+        state = _push(state, element)
+    return state
+
+
+def _pop_all(
+    state: PointerState, *, count: int, method: str
+) -> tuple[PointerState, Float[Tensor, "*batch {count} dim"]]:
+    if method == "parallel":
+        index, elements = _parallel.pop_all(*state, count)
+        return PointerState(state.buffer, index), elements
+    elements = [state.buffer[..., :0, :]]
+    for _ in range(count):
+        state, element = _pop(state)
+        elements.append(element[..., None, :])
+    return state, torch.cat(elements, -2)
+
+
+# The public functions.
+
+
+def empty(
+    capacity: int,
+    element_shape: tuple[int, ...] = (),
+    *,
+    dtype: Any = None,
+    batch_shape: tuple[int, ...] = (),
+    device: Any = None,
+) -> PointerState:
+    """An empty stack: zeros, and the index at the first slot.
+
+    Args:
+        capacity: the number of slots N, at least 1.
+        element_shape: the shape of one element.
+        dtype: a floating dtype for buffer and index; the default float where none is given.
+        batch_shape: the leading axes, one stack for each of their entries.
+        device: where the state lives; the default device where none is given.
+
+    Example:
+        >>> from diffstack.torch_impl import pointer
+        >>> pointer.empty(3, (2,)).index.tolist()
+        [1.0, 0.0, 0.0]
+    """
+    layout = _checks.check_empty(capacity, element_shape, batch_shape)
+    buffer = torch.zeros((*layout.batch, layout.slots, *layout.element), dtype=floating_dtype(dtype), device=device)
+    return PointerState(buffer, _first_slot(layout, buffer))
+
+
+def from_buffer(buffer: Tensor) -> PointerState:
+    """One full stack, whose top is the last row of a buffer.
+
+    The index is at slot 0, one past the last, since the buffer is a ring.
+
+    Args:
+        buffer: (N, *element), floating.
+
+    Example:
+        >>> import torch
+        >>> from diffstack.torch_impl import pointer
+        >>> pointer.peek(pointer.from_buffer(torch.tensor([1.0, 2.0, 3.0]))).item()
+        3.0
+    """
+    buffer = as_array("buffer", buffer)
+    layout = _checks.check_buffer(buffer)
+    _checks.check_kind("buffer", buffer.dtype, FLOATING, "a floating dtype")
+    return PointerState(buffer, _first_slot(layout, buffer))
+
+
+def encode(codes: Any, *, dtype: Any = None) -> Tensor:
+    """Integer codes as one-hot weights of push, pop and noop, (*codes, 3).
+
+    Args:
+        codes: PUSH, POP and NOOP of `diffstack.actions`, of any shape; any other code counts as NOOP.
+        dtype: a floating dtype; the default float where none is given.
+
+    Example:
+        >>> from diffstack.actions import NOOP, PUSH
+        >>> from diffstack.torch_impl import pointer
+        >>> pointer.encode([PUSH, NOOP]).tolist()
+        [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+    """
+    codes = as_codes(codes)[..., None]
+    weights = torch.cat([codes == PUSH, codes == POP, (codes != PUSH) & (codes != POP)], dim=-1)
+    return weights.to(floating_dtype(dtype))
+
+
+def soft_assign(buffer: Tensor, index: Tensor, element: Tensor) -> Tensor:
+    """Write an element to the slots of a buffer, each to the degree that an index gives it.
+
+    Args:
+        buffer: (*batch, N, *element), floating.
+        index: (*batch, N), the weight of each slot, usually in [0, 1].
+        element: (*batch, *element).
+
+    Returns:
+        `(1 - index) * buffer + index * element`, like `buffer`.
+
+    Example:
+        >>> import torch
+        >>> from diffstack.torch_impl import pointer
+        >>> pointer.soft_assign(torch.zeros(3), torch.tensor([0.0, 0.5, 1.0]), 4.0).tolist()
+        [0.0, 2.0, 4.0]
+    """
+    state, layout = _opened(PointerState(as_array("buffer", buffer), as_array("index", index)))
+    return shaped(run(_soft_assign, *state, _element(element, state, layout)), layout)
+
+
+def soft_lookup(buffer: Tensor, index: Tensor) -> Tensor:
+    """Read the slots of a buffer, each to the degree that an index gives it.
+
+    Args:
+        buffer: (*batch, N, *element), floating.
+        index: (*batch, N), the weight of each slot, usually in [0, 1].
+
+    Returns:
+        `sum_i index_i buffer_i`, (*batch, *element).
+
+    Example:
+        >>> import torch
+        >>> from diffstack.torch_impl import pointer
+        >>> pointer.soft_lookup(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.0, 0.5, 0.5])).item()
+        2.5
+    """
+    state, layout = _opened(PointerState(as_array("buffer", buffer), as_array("index", index)))
+    return shaped(run(_soft_lookup, *state), layout)
+
+
+def push(state: PointerState, element: Tensor) -> PointerState:
+    """Put an element on the stack: write it at the index, and move the index one slot up.
+
+    A full stack overwrites its oldest element.
+
+    Example:
+        >>> from diffstack.torch_impl import pointer
+        >>> pointer.push(pointer.empty(2), 5.0).buffer.tolist()
+        [5.0, 0.0]
+    """
+    state, layout = _opened(state)
+    return shaped(run(_push, state, _element(element, state, layout)), layout)
+
+
+def pop(state: PointerState) -> tuple[PointerState, Tensor]:
+    """Take the top element off the stack: move the index one slot down, and read there.
+
+    The buffer stays as it was.
+
+    Example:
+        >>> from diffstack.torch_impl import pointer
+        >>> state, element = pointer.pop(pointer.push(pointer.empty(2), 5.0))
+        >>> element.item(), state.index.tolist()
+        (5.0, [1.0, 0.0])
+    """
+    state, layout = _opened(state)
+    return shaped(run(_pop, state), layout)
+
+
+def peek(state: PointerState) -> Tensor:
+    """Read the top element, one slot below the index, and leave the stack as it is.
+
+    Example:
+        >>> from diffstack.torch_impl import pointer
+        >>> pointer.peek(pointer.push(pointer.empty(2), 5.0)).item()
+        5.0
+    """
+    state, layout = _opened(state)
+    return shaped(run(_peek, state), layout)
+
+
+def step(state: PointerState, actions: Tensor, element: Tensor) -> tuple[PointerState, Tensor]:
+    """One time step of a controller: push, pop and noop, each to its degree, then read the top.
+
+    Example:
+        >>> import torch
+        >>> from diffstack.torch_impl import pointer
+        >>> state, read = pointer.step(pointer.empty(2), torch.tensor([0.5, 0.0, 0.5]), 4.0)
+        >>> read.item(), state.index.tolist()
+        (1.0, [0.5, 0.5])
+    """
+    state, layout = _opened(state)
+    element = _element(element, state, layout)
+    actions = as_wide("actions", actions, state.index)
+    _checks.check_weights(actions, (*layout.batch, 3), state.index.dtype)
+    return shaped(run(_step, state, actions, element), layout)
+
+
+def scan(
+    state: PointerState,
+    actions: Tensor,
+    elements: Tensor,
+    *,
+    lengths: Any = None,
+    method: Literal["auto", "sequential", "parallel"] = "auto",
+) -> tuple[PointerState, Tensor]:
+    """Run a whole sequence of steps: the stack after the last one, and the top after each.
+
+    Args:
+        state: the stack before the first step.
+        actions: (*batch, T, 3).
+        elements: (*batch, T, *element).
+        lengths: how many steps each sequence has, (*batch,) integers from 0 to T, where they differ. The reads after
+            a sequence's end are zero, and the final state is that of the sequence without its padding.
+        method: "sequential" runs `step` T times; "parallel" takes the sequence in chunks, a few matrix products each.
+            They agree to rounding, and in the bits of what hard actions read. With "parallel", an element that is not
+            finite may also spoil the reads before it. "auto" takes the faster one, by the rule in docs/parallel.md.
+
+    Example:
+        >>> import torch
+        >>> from diffstack.actions import POP, PUSH
+        >>> from diffstack.torch_impl import pointer
+        >>> program = pointer.encode([PUSH, PUSH, POP])
+        >>> state, reads = pointer.scan(pointer.empty(2), program, torch.tensor([1.0, 2.0, 0.0]))
+        >>> reads.tolist()
+        [1.0, 2.0, 1.0]
+    """
+    state, layout = _opened(state)
+    actions, elements = as_wide("actions", actions, state.index), as_wide("elements", elements, state.buffer)
+    time = _checks.check_elements("elements", elements, layout, state.buffer.dtype)
+    _checks.check_weights(actions, (*layout.batch, time, 3), state.index.dtype)
+    lengths = as_lengths(lengths, layout, state[0])
+    method = _methods.choose(method, "pointer", time, layout)
+    return shaped(run(_scan, state, actions, flat(elements, layout), lengths, method=method), layout)
+
+
+def push_all(
+    state: PointerState, elements: Tensor, *, method: Literal["auto", "sequential", "parallel"] = "auto"
+) -> PointerState:
+    """Push a whole sequence, the first element at the bottom, without reading in between.
+
+    Args:
+        state: the stack before the first push.
+        elements: (*batch, T, *element).
+        method: "sequential" runs `push` T times; "parallel" takes chunks of steps, with a matrix that all chunks share.
+            They agree to rounding, and in the bits of what a one-hot index writes. "auto" takes the faster one.
+
+    Example:
+        >>> import torch
+        >>> from diffstack.torch_impl import pointer
+        >>> pointer.push_all(pointer.empty(3), torch.tensor([1.0, 2.0])).buffer.tolist()
+        [1.0, 2.0, 0.0]
+    """
+    state, layout = _opened(state)
+    elements = as_wide("elements", elements, state.buffer)
+    time = _checks.check_elements("elements", elements, layout, state.buffer.dtype)
+    method = _methods.choose(method, "pointer.push_all", time, layout)
+    return shaped(run(_push_all, state, flat(elements, layout), method=method), layout)
+
+
+def pop_all(
+    state: PointerState, count: int, *, method: Literal["auto", "sequential", "parallel"] = "auto"
+) -> tuple[PointerState, Tensor]:
+    """Pop a number of elements: the stack after the last pop, and what was popped, the top first.
+
+    Args:
+        state: the stack before the first pop.
+        count: how many pops, at least 0; it must be known while compiling, since it shapes what is returned.
+        method: "sequential" runs `pop` so many times; "parallel" reads chunks of steps, with a matrix that all chunks
+            share. They agree to rounding, and in the bits of what a one-hot index reads. "auto" takes the faster one.
+
+    Returns:
+        The stack, and the elements, (*batch, count, *element).
+
+    Example:
+        >>> import torch
+        >>> from diffstack.torch_impl import pointer
+        >>> state, elements = pointer.pop_all(pointer.from_buffer(torch.tensor([1.0, 2.0, 3.0])), 2)
+        >>> elements.tolist()
+        [3.0, 2.0]
+    """
+    state, layout = _opened(state)
+    count = _checks.check_count("count", count, 0)
+    method = _methods.choose(method, "pointer.pop_all", count, layout)
+    return shaped(run(_pop_all, state, count=count, method=method), layout)
+
+
+def contents(state: PointerState) -> Tensor:
+    """The buffer turned so that the top is in the last row: `sum_k index_k roll(buffer, -k)`, (*batch, N, *element).
+
+    Example:
+        >>> from diffstack.torch_impl import pointer
+        >>> pointer.contents(pointer.push(pointer.push(pointer.empty(3), 1.0), 2.0)).tolist()
+        [0.0, 1.0, 2.0]
+    """
+    state, layout = _opened(state)
+    return shaped(run(_contents, state), layout)
+
+
+def _first_slot(layout: Layout, buffer: Tensor) -> Tensor:
+    """The index of an empty stack, and of a full one."""
+    index = buffer.new_zeros((*layout.batch, layout.slots))
+    index[..., 0] = 1
+    return index
+
+
+def _opened(state: PointerState) -> tuple[PointerState, Layout]:
+    return as_state(state, _checks.check_pointer, PointerState)
+
+
+def _element(element: Any, state: PointerState, layout: Layout) -> Tensor:
+    element = as_wide("element", element, state.buffer)
+    _checks.check_element("element", element, layout, state.buffer.dtype)
+    return flat(element, layout)

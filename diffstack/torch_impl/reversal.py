@@ -1,14 +1,16 @@
 """Reverse a sequence with two stacks: what the first pops, the second is pushed."""
 
+import math
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from diffstack import errors
+from diffstack import _checks
 from diffstack.actions import POP, PUSH
+from diffstack.families import family_of
 from diffstack.torch_impl import pointer
-from diffstack.torch_impl._arrays import as_array, flatten
+from diffstack.torch_impl._arrays import as_array
 
 
 def reverse(
@@ -35,19 +37,17 @@ def reverse(
         [3.0, 2.0, 1.0]
     """
     sequence = as_array("sequence", sequence)
-    errors.check_stack(stack, "diffstack.torch_impl")
-    errors.check_sequence("sequence", sequence)
-    errors.check_choice("method", method, ("auto", "sequential", "parallel"))
+    family = _checks.check_stack(stack, "diffstack.torch_impl")
+    _checks.check_sequence("sequence", sequence, family)
+    _checks.check_choice("method", method, ("auto", *family.methods))
     return _reverse(sequence, stack, method) if len(sequence) else sequence
 
 
 def _reverse(sequence: Tensor, stack: Any, method: str) -> Tensor:
-    rows = flatten(sequence, 1)
-    if not getattr(stack, "ONLY_MOVES", False):
+    rows = sequence.reshape(len(sequence), math.prod(sequence.shape[1:]))
+    if not family_of(stack).only_moves:
         return _by_two_stacks(rows, stack, method).reshape(sequence.shape)
-    # Where an element goes does not depend on it, so the stacks carry addresses, and each element moves once. The
-    # family still says which dtypes it takes.
-    stack.empty(1, dtype=rows.dtype, device=rows.device)
+    # Where an element goes does not depend on it, so the stacks carry addresses, and each element moves once.
     addresses = torch.arange(len(rows), dtype=torch.int32, device=rows.device)[:, None]
     order = _by_two_stacks(addresses, stack, method)[:, 0]
     return rows.index_select(0, order).reshape(sequence.shape)
@@ -69,4 +69,4 @@ def _by_two_stacks(rows: Tensor, stack: Any, method: str) -> Tensor:
 
 def _program(stack: Any, rows: Tensor, pushes: int, pops: int) -> Tensor:
     codes = torch.tensor([PUSH] * pushes + [POP] * pops, dtype=torch.int32, device=rows.device)
-    return stack.actions(codes, dtype=rows.dtype)
+    return stack.encode(codes, dtype=rows.dtype)

@@ -86,14 +86,14 @@ def test_options(compiled: list[str]):
         lambda: pointer.empty(np.int64(3), (2,), dtype="float32", batch_shape=(4,)),
     )
     codes = [PUSH, POP, NOOP]
-    only_once(compiled, lambda: pointer.actions(codes), lambda: pointer.actions(codes))
+    only_once(compiled, lambda: pointer.encode(codes), lambda: pointer.encode(codes))
 
 
 def test_a_step_inside_a_loop(compiled: list[str]):
     def run() -> None:
         state = discrete.empty(4)
         for code in (PUSH, PUSH, POP):
-            state, _ = discrete.step(state, discrete.actions(code), 1.0)
+            state, _ = discrete.step(state, discrete.encode(code), 1.0)
 
     only_once(compiled, run, run)
 

@@ -7,7 +7,7 @@ moved forward by `taken_t` from where it was before the chunk, and a pop takes n
     taken_t = min(taken_{t-1} + u_t, nearer[the element that step t pushes])            wanted_t = 1
 
 These steps x -> min(x + u, end) compose into functions of the same form, so log2(C) rounds of composition give every
-front of a chunk of C steps. `_neural.py` says what is left and read then; what is not pushed yet is not read.
+front of a chunk of C steps. `_line.py` says what is left and read then; what is not pushed yet is not read.
 """
 
 from typing import Any
@@ -18,23 +18,19 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from diffstack.actions import POP, PUSH
-from diffstack.jax_impl._neural import below, feasible
-from diffstack.jax_impl.parallel._neural import (
-    between,
+from diffstack.jax_impl._arrays import numbered
+from diffstack.jax_impl._line import below, feasible
+from diffstack.jax_impl._parallel._line import (
     chunk_length,
-    chunked,
-    cut,
-    joined,
-    parts,
+    distance,
+    in_two_parts,
+    into_chunks,
+    left_over,
+    over_runs,
     product,
-    seen,
-    segments,
+    read_weights,
 )
-
-
-def is_faster(time: int) -> bool:
-    """Whether this is faster than stepping, as measured forward and backward on a CPU: see docs/parallel.md."""
-    return time >= 16
+from diffstack.jax_impl._ties import smaller_sum
 
 
 def scan(
@@ -44,29 +40,19 @@ def scan(
     elements: Float[Array, "*batch time dim"],
 ) -> tuple[Float[Array, "*batch all dim"], Float[Array, "*batch all"], Float[Array, "*batch time dim"]]:
     """All slots after the last step, oldest first, their strengths, and the reads."""
-    slots, time, rank = strengths.shape[-1], actions.shape[-2], actions.ndim - 2
-    chunk = chunk_length(time)
-    actions = chunked(feasible(actions), rank, chunk)
+    time, rank = actions.shape[-2], actions.ndim - 2
     values = jnp.concatenate([values, elements], -2)
-    # The last chunk is filled with no-ops.
-    padded = jnp.pad(values, [(0, 0)] * rank + [(0, len(actions) * chunk - time), (0, 0)])
-    left, reads, runs = feasible(strengths), [], segments(len(actions))
-    run = _segment if len(runs) == 1 else jax.checkpoint(_segment)
-    for part in runs:
-        stop = slots + chunk * part.stop
-        left = jnp.pad(left, [(0, 0)] * rank + [(0, stop - left.shape[-1])])
-        left, read = run(left, padded[..., :stop, :], actions[part])
-        reads.append(read)
-    left = left[..., : slots + time].astype(strengths.dtype)
-    return values, left, joined(jnp.concatenate(reads), rank, time).astype(values.dtype)
+    chunks = into_chunks(feasible(actions), rank, chunk_length(time))
+    left, (reads,) = over_runs(_run, strengths, values, (chunks,), time)
+    return values, left, reads
 
 
-def _segment(
+def _run(
     left: Float[Array, "*batch slots"],
     values: Float[Array, "*batch slots dim"],
     actions: Float[Array, "chunks *batch steps 2"],
 ) -> tuple[Float[Array, "*batch slots"], Float[Array, "chunks *batch steps dim"]]:
-    """What a run of chunks leaves of the older elements and of its own, in the last slots; and its reads."""
+    """What a run of chunks leaves of the older elements and of its own, and its reads."""
     chunks, *_, chunk, _ = actions.shape
 
     def step(left: Array, inputs: Any) -> tuple[Array, Array]:
@@ -74,7 +60,7 @@ def _segment(
         left = lax.dynamic_update_slice_in_dim(left, actions[..., PUSH], start, -1)
         return jax.checkpoint(_over_chunk)(left, values, actions[..., POP], start)
 
-    starts = left.shape[-1] - chunk * jnp.arange(chunks, 0, -1)
+    starts = left.shape[-1] - chunk * jnp.arange(chunks, 0, -1, dtype=jnp.int32)
     return lax.scan(step, left, (starts, actions))
 
 
@@ -85,15 +71,15 @@ def _over_chunk(
     start: Int[Array, ""],
 ) -> tuple[Float[Array, "*batch slots"], Float[Array, "*batch steps dim"]]:
     """What a chunk leaves of all elements, its own from slot `start` on, and its reads of them."""
-    nearer, steps = below(parts(strengths)), pops.shape[-1]
-    taken, emptied = _taken(parts(pops), lax.dynamic_slice_in_dim(nearer, start, steps, -1))
-    rest = between(nearer, taken)
-    left = cut(strengths[..., None, :], rest)
-    weights = seen(left, rest, jnp.ones_like(pops))
+    nearer, steps = below(in_two_parts(strengths)), pops.shape[-1]
+    taken, emptied = _taken(in_two_parts(pops), lax.dynamic_slice_in_dim(nearer, start, steps, -1))
+    rest = distance(nearer, taken)
+    left = left_over(strengths[..., None, :], rest)
+    weights = read_weights(left, rest, jnp.ones_like(pops))
     # A pop of more than there is leaves nothing, so that later strengths cannot bring any of it back.
-    slot = jnp.arange(strengths.shape[-1])
+    slot = numbered(left, -1)
     there = slot >= jnp.where(emptied < 0, 0, start + emptied)[..., None]
-    pushed = slot <= start + jnp.arange(steps)[:, None]
+    pushed = slot <= start + numbered(pops, -1)[..., None]
     left = jnp.where(there[..., -1, :], left[..., -1, :], 0)
     return left, product(jnp.where(there & pushed, weights, 0), values)
 
@@ -103,23 +89,17 @@ def _taken(
 ) -> tuple[Float[Array, "2 *batch steps"], Int[Array, "*batch steps"]]:
     """taken_t = min(taken_{t-1} + pop_t, end_t) from 0, and the last step up to t that asked for more, or -1."""
     # As in the definition, a pop of 0 has no gradient.
-    pops = jnp.where(jnp.sum(pops, 0) == 0, 0, pops)
+    pops = jnp.where(jnp.sum(pops, 0, keepdims=True) == 0, 0, pops)
     shift, limit, span = pops, ends, 1
     while span < pops.shape[-1]:
         # Compose each function with the one that covers the `span` steps before it; the first ones are complete.
         late, early = (..., slice(span, None)), (..., slice(None, -span))
-        met = _smaller(limit[early] + shift[late], limit[late])
+        met = smaller_sum(limit[early] + shift[late], limit[late])
         limit = jnp.concatenate([limit[..., :span], met], -1)
         shift = jnp.concatenate([shift[..., :span], shift[early] + shift[late]], -1)
         span *= 2
-    taken = _smaller(shift, limit)
+    taken = smaller_sum(shift, limit)
     before = jnp.concatenate([jnp.zeros_like(taken[..., :1]), taken[..., :-1]], -1)
     asked = jnp.sum(before + pops - ends, 0)
-    emptied = jnp.where(asked > 0, jnp.arange(pops.shape[-1]), -1)
+    emptied = jnp.where(asked > 0, numbered(asked, -1), -1)
     return taken, lax.cummax(emptied, axis=emptied.ndim - 1)
-
-
-def _smaller(a: Float[Array, "2 *shape"], b: Float[Array, "2 *shape"]) -> Float[Array, "2 *shape"]:
-    """The smaller sum; a where they are equal, NaN where either is."""
-    difference = jnp.sum(a - b, 0)
-    return jnp.where((difference <= 0) | jnp.isnan(jnp.sum(a, 0)), a, b)

@@ -26,8 +26,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffstack.torch_impl.parallel._chunking import cut, halves, join, pad
-from diffstack.torch_impl.parallel._recompute import recompute
+from diffstack.torch_impl._parallel._chunking import from_segments, halves, into_segments, pad
+from diffstack.torch_impl._parallel._recompute import recompute
 
 # Longer chunks need fewer products with the buffer, but more work for their matrices.
 _CHUNK = 16
@@ -137,11 +137,6 @@ def _segment(
     return buffer, torch.stack(reads)
 
 
-def is_faster(time: int) -> bool:
-    """Whether this is faster than stepping, as measured forward and backward on a CPU: see docs/parallel.md."""
-    return time >= 16
-
-
 def scan(
     buffer: Float[Tensor, "*batch slots dim"],
     actions: Float[Tensor, "*batch time 3"],
@@ -150,7 +145,7 @@ def scan(
     """The buffer after the last step, and the read after every step."""
     time = actions.shape[-2]
     reads = []
-    for inputs in zip(*(array.unbind() for array in cut(actions, elements, _CHUNK)), strict=True):
+    for inputs in zip(*(array.unbind() for array in into_segments(actions, elements, _CHUNK)), strict=True):
         buffer, read = recompute(_segment, buffer, *inputs)
         reads.append(read)
-    return buffer, join(torch.stack(reads), time)
+    return buffer, from_segments(torch.stack(reads), time)

@@ -56,7 +56,7 @@ def _addresses(
         return (addresses, depth), (depth, addresses.at[depth].get(mode="promise_in_bounds"))
 
     # Row 0 is what lies on top of an empty stack, and row i + 1 is slot i.
-    initial = jnp.arange(-1, slots + 1, dtype=jnp.int32)
+    initial = jnp.zeros_like(depth, shape=(slots + 2,)) + jnp.arange(-1, slots + 1, dtype=jnp.int32)
     (addresses, last), (depths, sources) = lax.scan(step, (initial, depth), (change, address))
     fault = _first_fault(slots, jnp.concatenate([depth[None], depths])[:-1], fault, codes)
     return addresses[1:-1], last, fault, jnp.maximum(sources, 0), sources >= 0

@@ -6,21 +6,15 @@ and its backward pass makes them again: what is kept is the sequence and one sta
 
 import math
 
-import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
+from diffstack._checks import is_symbolic
 from diffstack.actions import NOOP
 
 # A segment has about this many steps, those of the whole batch together. Short ones have few matrices alive at a time,
 # long ones keep few states and start few operations, and starting one costs PyTorch more than JAX.
 _SEGMENT = 512
-
-
-def matmul(a: Float[Array, "*batch m k"], b: Float[Array, "*batch k n"]) -> Float[Array, "*batch m n"]:
-    """The product in full precision, also on a GPU."""
-    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
 
 
 def pad(array: Float[Array, "..."], axis: int, before: int, after: int) -> Float[Array, "..."]:
@@ -39,25 +33,31 @@ def halves(
     return first[..., 0, :, :], second[..., 0, :, :]
 
 
-def cut(
+def into_segments(
     actions: Float[Array, "*batch time 3"], elements: Float[Array, "*batch time dim"], longest: int
 ) -> tuple[Float[Array, "segments chunks *batch steps 3"], Float[Array, "segments chunks *batch steps dim"]]:
     """Chunks of `longest` steps (a shorter sequence: the next power of two), the last ones filled with no-ops."""
     *batch, time, dim = elements.shape
     steps = min(longest, 1 << (time - 1).bit_length())
     chunks = -(-time // steps)
-    segments = -(-chunks // max(1, _SEGMENT // (steps * max(1, math.prod(batch)))))
+    segments = -(-chunks // max(1, _SEGMENT // (steps * _sequences(batch))))
     chunks = -(-chunks // segments)
     rest = segments * chunks * steps - time
-    noop = jax.nn.one_hot(NOOP, 3, dtype=actions.dtype)
-    noops = jnp.broadcast_to(noop, (*batch, rest, 3))
+    noops = jnp.zeros_like(actions, shape=(*batch, rest, 3)).at[..., NOOP].set(1)
     actions = jnp.concatenate([actions, noops], axis=-2).reshape(*batch, segments, chunks, steps, 3)
     elements = pad(elements, -2, 0, rest).reshape(*batch, segments, chunks, steps, dim)
     return jnp.moveaxis(actions, (-4, -3), (0, 1)), jnp.moveaxis(elements, (-4, -3), (0, 1))
 
 
-def join(reads: Float[Array, "segments chunks *batch steps dim"], time: int) -> Float[Array, "*batch {time} dim"]:
-    """The sequence that was cut."""
+def from_segments(
+    reads: Float[Array, "segments chunks *batch steps dim"], time: int
+) -> Float[Array, "*batch {time} dim"]:
+    """The sequence that was cut into segments."""
     segments, chunks, *batch, steps, dim = reads.shape
     reads = jnp.moveaxis(reads, (0, 1), (-4, -3)).reshape(*batch, segments * chunks * steps, dim)
     return reads[..., :time, :]
+
+
+def _sequences(batch: list[int]) -> int:
+    """How many sequences there are, as far as that is known."""
+    return 1 if any(map(is_symbolic, batch)) else max(1, math.prod(batch))

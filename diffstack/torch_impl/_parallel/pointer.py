@@ -37,8 +37,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffstack.actions import NOOP, POP, PUSH
-from diffstack.torch_impl.parallel._chunking import cut, halves, join, pad
-from diffstack.torch_impl.parallel._recompute import recompute
+from diffstack.torch_impl._parallel._chunking import from_segments, halves, into_segments, pad
+from diffstack.torch_impl._parallel._recompute import recompute
 
 # Longer chunks need fewer passes over the buffer, but more taps and one doubling more; shorter ones start more
 # operations, which costs PyTorch more than JAX.
@@ -128,11 +128,6 @@ def _segment(
     return buffer, looks[-1, ..., -1, :], recall @ torch.stack(buffers) + relay @ elements
 
 
-def is_faster(time: int) -> bool:
-    """Whether this is faster than stepping, as measured forward and backward on a CPU: see docs/parallel.md."""
-    return time >= 16
-
-
 def scan(
     buffer: Float[Tensor, "*batch slots dim"],
     index: Float[Tensor, "*batch slots"],
@@ -142,15 +137,10 @@ def scan(
     """The buffer and the index after the last step, and the read after every step."""
     time = actions.shape[-2]
     look, reads = torch.roll(index, -1, -1), []
-    for inputs in zip(*(array.unbind() for array in cut(actions, elements, _CHUNK)), strict=True):
+    for inputs in zip(*(array.unbind() for array in into_segments(actions, elements, _CHUNK)), strict=True):
         buffer, look, read = recompute(_segment, buffer, look, *inputs)
         reads.append(read)
-    return buffer, torch.roll(look, 1, -1), join(torch.stack(reads), time)
-
-
-def runs_are_faster(time: int) -> bool:
-    """Whether `push_all` and `pop_all` are, likewise."""
-    return time >= 4
+    return buffer, torch.roll(look, 1, -1), from_segments(torch.stack(reads), time)
 
 
 def _runs(time: int) -> list[tuple[int, int]]:

@@ -9,9 +9,10 @@ from jax import Array, lax
 
 
 def scan(
-    step: Callable[[Any, Array, Any], tuple[Any, Any]], state: Any, actions: Array, elements: Any, rank: int
+    step: Callable[[Any, Array, Any], tuple[Any, Any]], state: Any, actions: Array, elements: Any
 ) -> tuple[Any, Any]:
-    """Run `step` along the time axis, which stands behind `rank` batch axes; `elements` may be a pytree."""
+    """Run `step` along the time axis, which follows the batch axes; `elements` may be a tuple."""
+    rank = state[0].ndim - 2
 
     def body(state: Any, inputs: tuple[Array, Any]) -> tuple[Any, Any]:
         return step(state, *inputs)

@@ -8,33 +8,27 @@ of them. They are only cut from both ends, so that after step t
     left[t, i] = max(0, s[i] - max(0, taken_t - above[i]) - max(0, taken'_t - below[i]))
 
 and where slot i has something left, nothing above it is cut from below. So the weights in the reads of both ends are
-those of `_neural.py`.
+those of `_line.py`.
 """
-
-from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffstack.torch_impl._neural import above, below, feasible, least, remaining, room
-from diffstack.torch_impl.parallel._neural import (
-    between,
+from diffstack.torch_impl._arrays import numbered
+from diffstack.torch_impl._line import above, below, feasible, remaining, room
+from diffstack.torch_impl._parallel._line import (
     chunk_length,
-    chunked,
-    cut,
-    joined,
-    parts,
+    distance,
+    in_two_parts,
+    into_chunks,
+    left_over,
+    over_runs,
     product,
-    seen,
-    segments,
+    read_weights,
 )
-from diffstack.torch_impl.parallel._recompute import recompute
-
-
-def is_faster(time: int) -> bool:
-    """Whether this is faster than stepping, as measured forward and backward on a CPU: see docs/parallel.md."""
-    return time >= 16
+from diffstack.torch_impl._parallel._recompute import recompute
+from diffstack.torch_impl._ties import block_at_zero, smaller
 
 
 def scan(
@@ -51,33 +45,21 @@ def scan(
 
     The slots are the bottom pushes, the latest first; the initial slots; and the top pushes, the latest last.
     """
-    slots, time, rank = strengths.shape[-1], actions.shape[-2], actions.ndim - 2
-    chunk = chunk_length(time)
-    actions = chunked(feasible(actions), rank, chunk)
+    time, rank = actions.shape[-2], actions.ndim - 2
     values = torch.cat([torch.flip(elements[1], (-2,)), values, elements[0]], -2)
-    # The last chunk is filled with no-ops.
-    length = len(actions) * chunk
-    fill = values.new_zeros((*values.shape[:-2], length - time, values.shape[-1]))
-    padded = torch.cat([fill, values, fill], -2)
-    left, reads, runs = feasible(strengths), [], segments(len(actions))
-    run = _segment if len(runs) == 1 else partial(recompute, _segment)
-    for part in runs:
-        stop = chunk * part.stop
-        left, *read = run(left, padded[..., length - stop : length + slots + stop, :], actions[part])
-        reads.append(read)
-    left = left[..., length - time : length + slots + time].to(strengths.dtype)
-    read_top, read_bottom = (joined(torch.cat(read), rank, time).to(values.dtype) for read in zip(*reads, strict=True))
+    chunks = into_chunks(feasible(actions), rank, chunk_length(time))
+    left, (read_top, read_bottom) = over_runs(_run, strengths, values, (chunks,), time, ends=2)
     return values, left, (read_top, read_bottom)
 
 
-def _segment(
+def _run(
     left: Float[Tensor, "*batch older"],
     values: Float[Tensor, "*batch slots dim"],
     actions: Float[Tensor, "chunks *batch steps 4"],
 ) -> tuple[
     Float[Tensor, "*batch all"], Float[Tensor, "chunks *batch steps dim"], Float[Tensor, "chunks *batch steps dim"]
 ]:
-    """What a run of chunks leaves of the older elements and of its own; and its reads."""
+    """What a run of chunks leaves of the older elements and of its own, and its reads."""
     chunk, reads = actions.shape[-2], []
     for action in actions.unbind():
         # The chunk's own slots: its bottom pushes stand below all older ones, its top pushes above.
@@ -105,12 +87,12 @@ def _chunk(
     """What a chunk leaves of the older elements and of its own, and its reads at both ends."""
     kept, weights, taken, wanted = _within(actions, torch.sum(strengths, -1))
     rest_top, rest_bottom = (
-        between(nearer(parts(strengths)), torch.cumsum(parts(each), -1))
+        distance(nearer(in_two_parts(strengths)), torch.cumsum(in_two_parts(each), -1))
         for nearer, each in zip((above, below), taken, strict=True)
     )
-    left = cut(strengths[..., None, :] + torch.where(rest_bottom >= 0, 0, rest_bottom), rest_top)
+    left = left_over(strengths[..., None, :] - block_at_zero(-rest_bottom), rest_top)
     read_top, read_bottom = (
-        product(seen(left, rest, want), values) + product(own, new)
+        product(read_weights(left, rest, want), values) + product(own, new)
         for rest, want, own in zip((rest_top, rest_bottom), wanted, weights, strict=True)
     )
     return left[..., -1, :], kept, read_top, read_bottom
@@ -129,8 +111,8 @@ def _within(
     Slots stand from the bottom to the top: the bottom pushes, the latest first, the older elements, the top pushes.
     """
     steps = actions.shape[-2]
-    slot = torch.arange(2 * steps + 1, device=actions.device)
     one = torch.ones_like(older)
+    slot = numbered(older.new_zeros((*older.shape, 2 * steps + 1)), -1)
     strengths = torch.where(slot == steps, older[..., None], 0)
     outcome = []
     for place, action in enumerate(actions.unbind(-2)):
@@ -144,7 +126,7 @@ def _within(
         strengths = torch.where(slot == steps + 1 + place, push_top, strengths)
         strengths = torch.where(slot == steps - 1 - place, push_bottom, strengths)
         room_top, room_bottom = room(one, above(strengths)), room(one, below(strengths))
-        weights = least(strengths, room_top), least(strengths, room_bottom)
+        weights = smaller(strengths, room_top), smaller(strengths, room_bottom)
         outcome.append((*weights, taken_top, taken_bottom, room_top[..., steps], room_bottom[..., steps]))
     top, bottom, *rest = (torch.stack(each, older.ndim) for each in zip(*outcome, strict=True))
     kept, top, bottom = (

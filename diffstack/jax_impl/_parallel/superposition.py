@@ -27,7 +27,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from diffstack.jax_impl.parallel._chunking import cut, halves, join, matmul, pad
+from diffstack.jax_impl._arrays import matmul
+from diffstack.jax_impl._parallel._chunking import from_segments, halves, into_segments, pad
 
 # Longer chunks need fewer products with the buffer, but more work for their matrices.
 _CHUNK = 16
@@ -58,9 +59,12 @@ def _first_chunks(
     lanes = math.prod(batch)
     # The chunks are the last axis, where a CPU has its vectors.
     actions = jnp.moveaxis(actions.reshape(lanes, chunk, 3, 1, 1), 0, -1)
-    identity = jnp.eye(n + chunk, dtype=actions.dtype)
-    buffer = jnp.broadcast_to(identity[:n, :, None], (n, n + chunk, lanes))
-    elements = jnp.broadcast_to(identity[n:, :, None], (chunk, n + chunk, lanes))
+    # Made from the actions, so that inside `shard_map` it varies as they do.
+    identity = (
+        jnp.zeros_like(actions, shape=(n + chunk, n + chunk, lanes))
+        + jnp.eye(n + chunk, dtype=actions.dtype)[..., None]
+    )
+    buffer, elements = identity[:n], identity[n:]
 
     def step(buffer: Array, inputs: tuple[Array, Array]) -> tuple[Array, Array]:
         (push, pop, noop), element = inputs
@@ -142,19 +146,6 @@ def _segment(
     return lax.scan(step, buffer, (a, matmul(b, elements)))
 
 
-def is_faster(time: int, entries: int) -> bool:
-    """Whether this is faster than stepping, as measured forward and backward on a CPU: see docs/parallel.md.
-
-    `entries` is the size of the buffer: XLA steps through a small one without leaving the caches.
-    """
-    return time >= 8 and entries >= 512
-
-
-def steps_forward(numbers: int) -> bool:
-    """Whether stepping is the faster one on a CPU where nothing is differentiated; `numbers` are all the batch's."""
-    return numbers < 65536
-
-
 def scan(
     buffer: Float[Array, "*batch slots dim"],
     actions: Float[Array, "*batch time 3"],
@@ -162,5 +153,5 @@ def scan(
 ) -> tuple[Float[Array, "*batch slots dim"], Float[Array, "*batch time dim"]]:
     """The buffer after the last step, and the read after every step."""
     time = actions.shape[-2]
-    buffer, reads = lax.scan(jax.checkpoint(_segment), buffer, cut(actions, elements, _CHUNK))
-    return buffer, join(reads, time)
+    buffer, reads = lax.scan(jax.checkpoint(_segment), buffer, into_segments(actions, elements, _CHUNK))
+    return buffer, from_segments(reads, time)

@@ -7,7 +7,7 @@ the total strength of the own elements,
 
     taken_t  = sum_{tau<=t} max(0, u_tau - G_{tau-1})         wanted_t = max(0, 1 - G_t)
 
-is what it pops and wants to read of the older ones. `_neural.py` says what becomes of those.
+is what it pops and wants to read of the older ones. `_line.py` says what becomes of those.
 """
 
 from typing import Any
@@ -18,23 +18,19 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from diffstack.actions import POP, PUSH
-from diffstack.jax_impl._neural import above, feasible, least, remaining, room
-from diffstack.jax_impl.parallel._neural import (
-    between,
+from diffstack.jax_impl._arrays import numbered
+from diffstack.jax_impl._line import above, feasible, remaining, room
+from diffstack.jax_impl._parallel._line import (
     chunk_length,
-    chunked,
-    cut,
-    joined,
-    parts,
+    distance,
+    in_two_parts,
+    into_chunks,
+    left_over,
+    over_runs,
     product,
-    seen,
-    segments,
+    read_weights,
 )
-
-
-def is_faster(time: int) -> bool:
-    """Whether this is faster than stepping, as measured forward and backward on a CPU: see docs/parallel.md."""
-    return time >= 16
+from diffstack.jax_impl._ties import smaller
 
 
 def scan(
@@ -44,44 +40,33 @@ def scan(
     elements: Float[Array, "*batch time dim"],
 ) -> tuple[Float[Array, "*batch all dim"], Float[Array, "*batch all"], Float[Array, "*batch time dim"]]:
     """All slots after the last step, oldest first, their strengths, and the reads."""
-    slots, time, rank = strengths.shape[-1], actions.shape[-2], actions.ndim - 2
+    time, rank = actions.shape[-2], actions.ndim - 2
     chunk = chunk_length(time)
-    own = jax.checkpoint(_within)(chunked(feasible(actions), rank, chunk))
-    new = chunked(elements, rank, chunk)
+    own = jax.checkpoint(_within)(into_chunks(feasible(actions), rank, chunk))
     values = jnp.concatenate([values, elements], -2)
-    # The last chunk is filled with no-ops.
-    padded = jnp.pad(values, [(0, 0)] * rank + [(0, len(new) * chunk - time), (0, 0)])
-    left, reads, runs = feasible(strengths), [], segments(len(new))
-    run = _segment if len(runs) == 1 else jax.checkpoint(_segment)
-    for part in runs:
-        stop = slots + chunk * part.stop
-        left = jnp.pad(left, [(0, 0)] * rank + [(0, stop - left.shape[-1])])
-        weights, kept, taken, wanted = (array[part] for array in own)
-        left, read = run(left, padded[..., :stop, :], weights, kept, taken, wanted, new[part])
-        reads.append(read)
-    left = left[..., : slots + time].astype(strengths.dtype)
-    return values, left, joined(jnp.concatenate(reads), rank, time).astype(values.dtype)
+    left, (reads,) = over_runs(_run, strengths, values, (*own, into_chunks(elements, rank, chunk)), time)
+    return values, left, reads
 
 
-def _segment(
+def _run(
     left: Float[Array, "*batch slots"],
     values: Float[Array, "*batch slots dim"],
-    weights: Float[Array, "chunks *batch steps steps"],
     kept: Float[Array, "chunks *batch steps"],
     taken: Float[Array, "chunks *batch steps"],
     wanted: Float[Array, "chunks *batch steps"],
+    weights: Float[Array, "chunks *batch steps steps"],
     new: Float[Array, "chunks *batch steps dim"],
 ) -> tuple[Float[Array, "*batch slots"], Float[Array, "chunks *batch steps dim"]]:
-    """What a run of chunks leaves of the older elements and of its own, in the last slots; and its reads."""
+    """What a run of chunks leaves of the older elements and of its own, and its reads."""
     chunks, *_, chunk = kept.shape
 
     def step(left: Array, inputs: Any) -> tuple[Array, Array]:
-        start, weights, kept, taken, wanted, new = inputs
+        start, kept, taken, wanted, weights, new = inputs
         left, read = jax.checkpoint(_older)(left, values, taken, wanted)
         return lax.dynamic_update_slice_in_dim(left, kept, start, -1), read + product(weights, new)
 
-    starts = left.shape[-1] - chunk * jnp.arange(chunks, 0, -1)
-    return lax.scan(step, left, (starts, weights, kept, taken, wanted, new))
+    starts = left.shape[-1] - chunk * jnp.arange(chunks, 0, -1, dtype=jnp.int32)
+    return lax.scan(step, left, (starts, kept, taken, wanted, weights, new))
 
 
 def _older(
@@ -91,21 +76,21 @@ def _older(
     wanted: Float[Array, "*batch steps"],
 ) -> tuple[Float[Array, "*batch slots"], Float[Array, "*batch steps dim"]]:
     """What a chunk leaves of the older elements, and its reads of them."""
-    rest = between(above(parts(strengths)), jnp.cumsum(parts(taken), -1))
-    left = cut(strengths[..., None, :], rest)
-    return left[..., -1, :], product(seen(left, rest, wanted), values)
+    rest = distance(above(in_two_parts(strengths)), jnp.cumsum(in_two_parts(taken), -1))
+    left = left_over(strengths[..., None, :], rest)
+    return left[..., -1, :], product(read_weights(left, rest, wanted), values)
 
 
 def _within(
     actions: Float[Array, "chunks *batch steps 2"],
 ) -> tuple[
+    Float[Array, "chunks *batch steps"],
+    Float[Array, "chunks *batch steps"],
+    Float[Array, "chunks *batch steps"],
     Float[Array, "chunks *batch steps steps"],
-    Float[Array, "chunks *batch steps"],
-    Float[Array, "chunks *batch steps"],
-    Float[Array, "chunks *batch steps"],
 ]:
-    """The own elements' weights in the reads, what is left of them; what each step takes and wants of older ones."""
-    slot = jnp.arange(actions.shape[-2])
+    """What is left of the own elements; what each step takes and wants of older ones; the weights of its own."""
+    slot = numbered(actions[..., 0], -1)
     one = jnp.ones_like(actions[..., 0, 0])
 
     def step(strengths: Array, inputs: Any) -> tuple[Array, tuple[Array, Array, Array]]:
@@ -113,10 +98,11 @@ def _within(
         taken = room(action[..., POP], jnp.sum(strengths, -1, keepdims=True))[..., 0]
         strengths = remaining(strengths, above(strengths), action[..., POP])
         strengths = jnp.where(slot == place, action[..., PUSH, None], strengths)
-        weights = least(strengths, room(one, above(strengths)))
+        weights = smaller(strengths, room(one, above(strengths)))
         wanted = room(one, jnp.sum(strengths, -1, keepdims=True))[..., 0]
         return strengths, (weights, taken, wanted)
 
-    kept, outcome = lax.scan(step, jnp.zeros_like(actions[..., 0]), (slot, jnp.moveaxis(actions, -2, 0)))
+    places, time_first = jnp.arange(actions.shape[-2], dtype=jnp.int32), jnp.moveaxis(actions, -2, 0)
+    kept, outcome = lax.scan(step, jnp.zeros_like(actions[..., 0]), (places, time_first))
     weights, taken, wanted = (jnp.moveaxis(each, 0, actions.ndim - 2) for each in outcome)
-    return weights, kept, taken, wanted
+    return kept, taken, wanted, weights

@@ -1,18 +1,17 @@
-"""The notebook's classes: `nn.Module` faces of the pointer stack and of the reversal.
+"""The classes of the notebook that this library grew from: its cells run on them unchanged.
 
-A `DifferentiableStack` holds the contents and the index that it starts from as parameters, and carries the state of
-a program from call to call. The functions of `diffstack.torch_impl.pointer` and `diffstack.torch_impl.reversal` do
-the work; what a module adds is memory, and a count of the elements, so that it refuses to overflow and underflow
-where the functions wrap round.
+They are `nn.Module` faces of `diffstack.torch_impl.pointer` and `diffstack.torch_impl.reversal`, which do the work.
+Gradients reach what the notebook printed `None` for: the elements, the buffer that was given, the initial index. What
+`DifferentiableStack` adds is memory from call to call and a count of its elements, so that it refuses to overflow and
+underflow where the functions wrap round.
 """
 
 from collections.abc import Callable
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 
-from diffstack import errors
+from diffstack import _checks
 from diffstack.torch_impl import pointer
 from diffstack.torch_impl._arrays import as_array
 from diffstack.torch_impl.pointer import PointerState
@@ -41,7 +40,7 @@ class DifferentiableStack(nn.Module):
 
     Example:
         >>> import torch
-        >>> from diffstack.torch_impl.modules import DifferentiableStack
+        >>> from diffstack.torch_impl.notebook import DifferentiableStack
         >>> stack = DifferentiableStack((3, 2))
         >>> stack.push(torch.tensor([1.0, 2.0]))
         >>> stack.push(torch.tensor([3.0, 4.0]))
@@ -58,9 +57,7 @@ class DifferentiableStack(nn.Module):
 
     def __init__(self, stack_shape: tuple[int, ...], device: Any = None) -> None:
         super().__init__()
-        shape = errors.check_axes("stack_shape", stack_shape)
-        if not shape or shape[0] < 1:
-            errors.bad_value("stack_shape", "(slots, *element) with at least one slot", shape)
+        shape = _checked_shape(stack_shape)
         self._start_from(pointer.empty(shape[0], shape[1:], device=device), depth=0)
 
     @property
@@ -99,7 +96,7 @@ class DifferentiableStack(nn.Module):
             TypeError, ValueError: an element that does not fit; the stack stays as it was.
         """
         if self.is_full:
-            errors.raise_fault((), 1, len(self.initial_index))
+            _checks.raise_fault((), 1, len(self.initial_index))
         self._state = pointer.push(self._begun(), element)
         self._depth += 1
 
@@ -113,7 +110,7 @@ class DifferentiableStack(nn.Module):
             StackUnderflowError: the stack is empty; it stays as it was.
         """
         if self.is_empty:
-            errors.raise_fault((), 2, len(self.initial_index))
+            _checks.raise_fault((), 2, len(self.initial_index))
         self._state, element = pointer.pop(self._begun())
         self._depth -= 1
         return element
@@ -175,7 +172,7 @@ class StackFromBuffer(DifferentiableStack):
 
     Example:
         >>> import torch
-        >>> from diffstack.torch_impl.modules import StackFromBuffer
+        >>> from diffstack.torch_impl.notebook import StackFromBuffer
         >>> stack = StackFromBuffer(torch.tensor([1.0, 2.0, 3.0]))
         >>> stack.pop().item(), stack.depth
         (3.0, 2)
@@ -192,7 +189,7 @@ class SoftOperations(nn.Module):
 
     Example:
         >>> import torch
-        >>> from diffstack.torch_impl.modules import SoftOperations
+        >>> from diffstack.torch_impl.notebook import SoftOperations
         >>> buffer = SoftOperations().soft_assign(torch.zeros(3), torch.tensor([0.0, 0.5, 1.0]), 4.0)
         >>> SoftOperations().soft_lookup(buffer, torch.tensor([0.0, 0.5, 0.5])).item()
         3.0
@@ -202,59 +199,97 @@ class SoftOperations(nn.Module):
     soft_lookup = staticmethod(pointer.soft_lookup)
 
 
-class _StackModule(nn.Module):
-    def __init__(self, stack: DifferentiableStack) -> None:
-        """Wrap a `DifferentiableStack`; anything else raises `TypeError`."""
+class StackPushModule(nn.Module):
+    """Pushes elements on a fresh stack, one after the other, and returns its buffer.
+
+    Args:
+        stack_shape: (N, *element), with at least one slot.
+
+    Raises:
+        TypeError, ValueError: a shape that is not as said above.
+
+    Example:
+        >>> import torch
+        >>> from diffstack.torch_impl.notebook import StackPushModule
+        >>> StackPushModule((3, 2))(torch.tensor([[1.0, 2.0], [3.0, 4.0]])).tolist()
+        [[1.0, 2.0], [3.0, 4.0], [0.0, 0.0]]
+    """
+
+    def __init__(self, stack_shape: tuple[int, ...]) -> None:
         super().__init__()
-        if not isinstance(stack, DifferentiableStack):
-            errors.bad_type("stack", "a DifferentiableStack", type(stack).__name__)
-        self.stack = stack
+        self.stack_shape = _checked_shape(stack_shape)
+
+    def forward(self, elements: Tensor) -> Tensor:
+        """The buffer after the last push, (N, *element), for elements (n, *element); n above N overflows."""
+        elements, (slots, *element) = as_array("elements", elements), self.stack_shape
+        state = pointer.empty(slots, tuple(element), dtype=elements.dtype, device=elements.device)
+        if elements.ndim and len(elements) > slots:
+            _checks.raise_fault((), 1, slots)
+        return pointer.push_all(state, elements).buffer
 
 
-class StackPushModule(_StackModule):
-    """A module whose call `module(element)` pushes on a `DifferentiableStack`, which it may share with others.
+class _OfBuffer(nn.Module):
+    """Holds a buffer: an `nn.Parameter` as a parameter, any other tensor as what PyTorch calls a buffer."""
 
-    Example:
-        >>> from diffstack.torch_impl.modules import DifferentiableStack, StackPushModule
-        >>> stack = DifferentiableStack((3,))
-        >>> StackPushModule(stack)(5.0)
-        >>> stack.peek().item()
-        5.0
-    """
+    initial_buffer: Tensor
 
-    def forward(self, element: Tensor) -> None:
-        """Put an element on the stack, as `DifferentiableStack.push`."""
-        self.stack.push(element)
+    def __init__(self, initial_buffer: Tensor) -> None:
+        super().__init__()
+        pointer.from_buffer(initial_buffer)  # refuses what is no buffer
+        if isinstance(initial_buffer, nn.Parameter):
+            self.initial_buffer = initial_buffer
+        else:
+            self.register_buffer("initial_buffer", initial_buffer)
 
 
-class StackPopModule(_StackModule):
-    """A module whose call `module()` pops from a `DifferentiableStack`, which it may share with others.
+class StackPopModule(_OfBuffer):
+    """Pops twice from a full stack made of a buffer.
 
-    Example:
-        >>> import torch
-        >>> from diffstack.torch_impl.modules import StackFromBuffer, StackPopModule
-        >>> StackPopModule(StackFromBuffer(torch.tensor([1.0, 2.0])))().item()
-        2.0
-    """
+    Args:
+        initial_buffer: (N, *element), floating; the top is the last row. Gradients reach it.
 
-    def forward(self) -> Tensor:
-        """Take the top element off the stack, as `DifferentiableStack.pop`."""
-        return self.stack.pop()
-
-
-class StackPeekModule(_StackModule):
-    """A module whose call `module()` reads the top of a `DifferentiableStack`, which it may share with others.
+    Raises:
+        TypeError, ValueError: a buffer that is not as said above.
 
     Example:
         >>> import torch
-        >>> from diffstack.torch_impl.modules import StackFromBuffer, StackPeekModule
-        >>> StackPeekModule(StackFromBuffer(torch.tensor([1.0, 2.0])))().item()
-        2.0
+        >>> from diffstack.torch_impl.notebook import StackPopModule
+        >>> first, second, buffer, index = StackPopModule(torch.tensor([1.0, 2.0, 3.0]))()
+        >>> first.item(), second.item(), index.tolist()
+        (3.0, 2.0, [0.0, 1.0, 0.0])
     """
 
-    def forward(self) -> Tensor:
-        """Read the top element, as `DifferentiableStack.peek`."""
-        return self.stack.peek()
+    def forward(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The two elements, and the buffer and the index afterwards; of a buffer with one slot, an underflow."""
+        state = pointer.from_buffer(self.initial_buffer)
+        if len(state.buffer) < 2:
+            _checks.raise_fault((), 2, len(state.buffer))
+        state, first = pointer.pop(state)
+        state, second = pointer.pop(state)
+        return first, second, *state
+
+
+class StackPeekModule(_OfBuffer):
+    """Reads the top of a full stack made of a buffer.
+
+    Args:
+        initial_buffer: (N, *element), floating; the top is the last row. Gradients reach it.
+
+    Raises:
+        TypeError, ValueError: a buffer that is not as said above.
+
+    Example:
+        >>> import torch
+        >>> from diffstack.torch_impl.notebook import StackPeekModule
+        >>> element, buffer, index = StackPeekModule(torch.tensor([1.0, 2.0, 3.0]))()
+        >>> element.item(), index.tolist()
+        (3.0, [1.0, 0.0, 0.0])
+    """
+
+    def forward(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The element, and the buffer and the index as they are."""
+        state = pointer.from_buffer(self.initial_buffer)
+        return pointer.peek(state), *state
 
 
 class ListReverser(nn.Module):
@@ -269,52 +304,51 @@ class ListReverser(nn.Module):
 
     Example:
         >>> import torch
-        >>> from diffstack.torch_impl.modules import ListReverser
+        >>> from diffstack.torch_impl.notebook import ListReverser
         >>> ListReverser(4, 1)(torch.tensor([[1.0], [2.0], [3.0]])).tolist()
         [[3.0], [2.0], [1.0]]
     """
 
     def __init__(self, max_length: int, element_dim: int) -> None:
         super().__init__()
-        self.max_length = errors.check_count("max_length", max_length, 1)
-        self.element_dim = errors.check_count("element_dim", element_dim, 0)
+        self.max_length = _checks.check_count("max_length", max_length, 1)
+        self.element_dim = _checks.check_count("element_dim", element_dim, 0)
 
     def forward(self, sequence: Tensor) -> Tensor:
         """Reverse a list, (n, element_dim) with n at most max_length; another shape raises `ValueError`."""
         shape = as_array("sequence", sequence).shape
         if len(shape) != 2 or shape[0] > self.max_length or shape[1] != self.element_dim:
             expected = f"shape (n, {self.element_dim}) with n at most {self.max_length}"
-            errors.bad_value("sequence", expected, f"shape {tuple(shape)}")
+            _checks.bad_value("sequence", expected, f"shape {tuple(shape)}")
         return reverse(sequence)
 
 
-class LearnableListReverser(nn.Module):
-    """A learnable list and its reversal, which training makes equal to a target.
+class LearnableListReverser(ListReverser):
+    """The reversal through which the notebook learns a list: the list and the loop around the call are the user's own.
 
     Args:
-        length: the number of elements, at least 1.
-        element_dim: the length of each element.
-
-    Attributes:
-        sequence: the list, a parameter, (length, element_dim); ones at first.
+        max_length: the longest list it takes, at least 1.
+        element_dim: the length of each vector.
 
     Raises:
         TypeError, ValueError: an argument that is not as said above.
 
     Example:
-        >>> from diffstack.torch_impl.modules import LearnableListReverser
-        >>> LearnableListReverser(2, 3)().tolist()
-        [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
+        >>> import torch
+        >>> from diffstack.torch_impl.notebook import LearnableListReverser
+        >>> learned = torch.ones(2, 1, requires_grad=True)
+        >>> target = torch.tensor([[2.0], [1.0]])
+        >>> ((LearnableListReverser(2, 1)(learned) - target) ** 2).mean().backward()
+        >>> learned.grad.tolist()
+        [[0.0], [-1.0]]
     """
 
-    def __init__(self, length: int, element_dim: int) -> None:
-        super().__init__()
-        shape = errors.check_count("length", length, 1), errors.check_count("element_dim", element_dim, 0)
-        self.sequence = nn.Parameter(torch.ones(shape))
 
-    def forward(self) -> Tensor:
-        """The reversal of the list, (length, element_dim)."""
-        return reverse(self.sequence)
+def _checked_shape(stack_shape: Any) -> tuple[int, ...]:
+    shape = _checks.check_axes("stack_shape", stack_shape)
+    if not shape or shape[0] < 1:
+        _checks.bad_value("stack_shape", "(slots, *element) with at least one slot", shape)
+    return shape
 
 
 def _detached(state: PointerState) -> PointerState:

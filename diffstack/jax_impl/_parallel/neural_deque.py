@@ -8,7 +8,7 @@ of them. They are only cut from both ends, so that after step t
     left[t, i] = max(0, s[i] - max(0, taken_t - above[i]) - max(0, taken'_t - below[i]))
 
 and where slot i has something left, nothing above it is cut from below. So the weights in the reads of both ends are
-those of `_neural.py`.
+those of `_line.py`.
 """
 
 from typing import Any
@@ -18,23 +18,19 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from diffstack.jax_impl._neural import above, below, feasible, least, remaining, room
-from diffstack.jax_impl.parallel._neural import (
-    between,
+from diffstack.jax_impl._arrays import numbered
+from diffstack.jax_impl._line import above, below, feasible, remaining, room
+from diffstack.jax_impl._parallel._line import (
     chunk_length,
-    chunked,
-    cut,
-    joined,
-    parts,
+    distance,
+    in_two_parts,
+    into_chunks,
+    left_over,
+    over_runs,
     product,
-    seen,
-    segments,
+    read_weights,
 )
-
-
-def is_faster(time: int) -> bool:
-    """Whether this is faster than stepping, as measured forward and backward on a CPU: see docs/parallel.md."""
-    return time >= 32
+from diffstack.jax_impl._ties import block_at_zero, smaller
 
 
 def scan(
@@ -51,35 +47,21 @@ def scan(
 
     The slots are the bottom pushes, the latest first; the initial slots; and the top pushes, the latest last.
     """
-    slots, time, rank = strengths.shape[-1], actions.shape[-2], actions.ndim - 2
-    chunk = chunk_length(time)
-    actions = chunked(feasible(actions), rank, chunk)
+    time, rank = actions.shape[-2], actions.ndim - 2
     values = jnp.concatenate([jnp.flip(elements[1], -2), values, elements[0]], -2)
-    # The last chunk is filled with no-ops.
-    length = len(actions) * chunk
-    padded = jnp.pad(values, [(0, 0)] * rank + [(length - time, length - time), (0, 0)])
-    left, reads, runs = feasible(strengths), [], segments(len(actions))
-    run = _segment if len(runs) == 1 else jax.checkpoint(_segment)
-    for part in runs:
-        start, stop = chunk * part.start, chunk * part.stop
-        left = jnp.pad(left, [(0, 0)] * rank + [(stop - start, stop - start)])
-        left, *read = run(left, padded[..., length - stop : length + slots + stop, :], actions[part])
-        reads.append(read)
-    left = left[..., length - time : length + slots + time].astype(strengths.dtype)
-    read_top, read_bottom = (
-        joined(jnp.concatenate(read), rank, time).astype(values.dtype) for read in zip(*reads, strict=True)
-    )
+    chunks = into_chunks(feasible(actions), rank, chunk_length(time))
+    left, (read_top, read_bottom) = over_runs(_run, strengths, values, (chunks,), time, ends=2)
     return values, left, (read_top, read_bottom)
 
 
-def _segment(
+def _run(
     left: Float[Array, "*batch slots"],
     values: Float[Array, "*batch slots dim"],
     actions: Float[Array, "chunks *batch steps 4"],
 ) -> tuple[
     Float[Array, "*batch slots"], Float[Array, "chunks *batch steps dim"], Float[Array, "chunks *batch steps dim"]
 ]:
-    """What a run of chunks leaves of the older elements and of its own, in the outermost slots; and its reads."""
+    """What a run of chunks leaves of the older elements and of its own, and its reads."""
     chunks, *_, chunk, _ = actions.shape
 
     def step(left: Array, inputs: Any) -> tuple[Array, tuple[Array, Array]]:
@@ -91,7 +73,7 @@ def _segment(
         left = lax.dynamic_update_slice_in_dim(left, kept[..., :chunk], bottom, -1)
         return lax.dynamic_update_slice_in_dim(left, kept[..., chunk:], top, -1), tuple(reads)
 
-    left, reads = lax.scan(step, left, (chunk * jnp.arange(chunks - 1, -1, -1), actions))
+    left, reads = lax.scan(step, left, (chunk * jnp.arange(chunks - 1, -1, -1, dtype=jnp.int32), actions))
     return left, *reads
 
 
@@ -109,12 +91,12 @@ def _chunk(
     """What a chunk leaves of the older elements and of its own, and its reads at both ends."""
     kept, weights, taken, wanted = _within(actions, jnp.sum(strengths, -1))
     rest_top, rest_bottom = (
-        between(nearer(parts(strengths)), jnp.cumsum(parts(each), -1))
+        distance(nearer(in_two_parts(strengths)), jnp.cumsum(in_two_parts(each), -1))
         for nearer, each in zip((above, below), taken, strict=True)
     )
-    left = cut(strengths[..., None, :] + jnp.where(rest_bottom >= 0, 0, rest_bottom), rest_top)
+    left = left_over(strengths[..., None, :] - block_at_zero(-rest_bottom), rest_top)
     read_top, read_bottom = (
-        product(seen(left, rest, want), values) + product(own, new)
+        product(read_weights(left, rest, want), values) + product(own, new)
         for rest, want, own in zip((rest_top, rest_bottom), wanted, weights, strict=True)
     )
     return left[..., -1, :], kept, read_top, read_bottom
@@ -133,7 +115,6 @@ def _within(
     Slots stand from the bottom to the top: the bottom pushes, the latest first, the older elements, the top pushes.
     """
     steps = actions.shape[-2]
-    slot = jnp.arange(2 * steps + 1)
     one = jnp.ones_like(older)
 
     def step(strengths: Array, inputs: Any) -> tuple[Array, tuple[Array, ...]]:
@@ -148,11 +129,12 @@ def _within(
         strengths = jnp.where(slot == steps + 1 + place, push_top, strengths)
         strengths = jnp.where(slot == steps - 1 - place, push_bottom, strengths)
         room_top, room_bottom = room(one, above(strengths)), room(one, below(strengths))
-        weights = least(strengths, room_top), least(strengths, room_bottom)
+        weights = smaller(strengths, room_top), smaller(strengths, room_bottom)
         return strengths, (*weights, taken_top, taken_bottom, room_top[..., steps], room_bottom[..., steps])
 
+    slot = numbered(jnp.zeros_like(older, shape=(*older.shape, 2 * steps + 1)), -1)
     strengths = jnp.where(slot == steps, older[..., None], 0)
-    strengths, outcome = lax.scan(step, strengths, (jnp.arange(steps), jnp.moveaxis(actions, -2, 0)))
+    strengths, outcome = lax.scan(step, strengths, (jnp.arange(steps, dtype=jnp.int32), jnp.moveaxis(actions, -2, 0)))
     top, bottom, *rest = (jnp.moveaxis(each, 0, older.ndim) for each in outcome)
     kept, top, bottom = (
         jnp.concatenate([each[..., :steps], each[..., steps + 1 :]], -1) for each in (strengths, top, bottom)

@@ -38,7 +38,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from diffstack.actions import NOOP, POP, PUSH
-from diffstack.jax_impl.parallel._chunking import cut, halves, join, matmul, pad
+from diffstack.jax_impl._arrays import matmul
+from diffstack.jax_impl._parallel._chunking import from_segments, halves, into_segments, pad
 
 # Longer chunks need fewer passes over the buffer, but more taps and one doubling more.
 _CHUNK = 16
@@ -131,14 +132,6 @@ def _segment(
     return (buffer, looks[-1, ..., -1, :]), matmul(recall, buffers) + matmul(relay, elements)
 
 
-def is_faster(time: int, entries: int) -> bool:
-    """Whether this is faster than stepping, as measured forward and backward on a CPU: see docs/parallel.md.
-
-    `entries` is the size of the buffer: XLA steps through a small one without leaving the caches.
-    """
-    return time >= 8 and entries >= 1024
-
-
 def scan(
     buffer: Float[Array, "*batch slots dim"],
     index: Float[Array, "*batch slots"],
@@ -148,13 +141,8 @@ def scan(
     """The buffer and the index after the last step, and the read after every step."""
     time = actions.shape[-2]
     state = buffer, jnp.roll(index, -1, axis=-1)
-    (buffer, look), reads = lax.scan(jax.checkpoint(_segment), state, cut(actions, elements, _CHUNK))
-    return buffer, jnp.roll(look, 1, axis=-1), join(reads, time)
-
-
-def runs_are_faster(time: int) -> bool:
-    """Whether `push_all` and `pop_all` are, likewise."""
-    return time >= 4
+    (buffer, look), reads = lax.scan(jax.checkpoint(_segment), state, into_segments(actions, elements, _CHUNK))
+    return buffer, jnp.roll(look, 1, axis=-1), from_segments(reads, time)
 
 
 def _runs(time: int) -> list[tuple[int, int]]:

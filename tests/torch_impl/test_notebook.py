@@ -1,4 +1,4 @@
-"""The modules against the functions whose faces they are, and what they add: memory, depth, and parameters."""
+"""The notebook's cells, and its classes against the functions whose faces they are."""
 
 import copy
 import io
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from diffstack.errors import StackOverflowError, StackUnderflowError
 from diffstack.torch_impl import pointer
-from diffstack.torch_impl.modules import (
+from diffstack.torch_impl.notebook import (
     DifferentiableStack,
     LearnableListReverser,
     ListReverser,
@@ -49,6 +49,17 @@ def soft_stack(element: tuple[int, ...] = (2,)) -> DifferentiableStack:
         stack.initial_buffer.copy_(random(4, *element, seed=1))
         stack.initial_index.copy_(torch.softmax(random(4, seed=2), 0))
     return stack
+
+
+class Program(nn.Module):
+    """A user's module around a stack."""
+
+    def __init__(self, stack: DifferentiableStack) -> None:
+        super().__init__()
+        self.stack = stack
+
+    def forward(self, element: Tensor) -> None:
+        self.stack.push(element)
 
 
 # What a stack starts with.
@@ -366,12 +377,12 @@ def test_copy_at_the_start_reads_its_own_parameters() -> None:
 
 def test_a_copied_and_moved_model_shares_one_stack() -> None:
     stack = DifferentiableStack((2,))
-    model = nn.ModuleList([StackPushModule(stack), StackPopModule(stack)])
-    model[0](1.0)
-    push, pop = copy.deepcopy(model).double()
-    push(torch.tensor(2.0, dtype=torch.float64))
-    assert (pop().item(), pop().item(), stack.depth) == (2, 1, 1)
-    assert pop.stack.buffer.dtype == torch.float64
+    model = nn.ModuleList([Program(stack), Program(stack)])
+    model[0](torch.tensor(1.0))
+    one, other = copy.deepcopy(model).double()
+    one(torch.tensor(2.0, dtype=torch.float64))
+    assert (other.stack.pop().item(), other.stack.pop().item(), stack.depth) == (2, 1, 1)
+    assert other.stack.buffer.dtype == torch.float64
     assert stack.buffer.dtype == torch.float32
 
 
@@ -448,7 +459,7 @@ def test_inside_torch_func() -> None:
 
     def top(parameters: dict[str, Tensor], element: Tensor) -> Tensor:
         stack.reset()
-        torch.func.functional_call(StackPushModule(stack), {f"stack.{k}": v for k, v in parameters.items()}, element)
+        torch.func.functional_call(Program(stack), {f"stack.{k}": v for k, v in parameters.items()}, element)
         return stack.pop().sum()
 
     elements = random(5, 2, dtype=torch.float64)
@@ -462,21 +473,43 @@ def test_inside_torch_func() -> None:
             torch.testing.assert_close(gradients[name][k], parameter.grad, rtol=0, atol=1e-14)
 
 
-# The modules around a stack.
+# The modules of one operation.
 
 
-def test_stack_modules_act_on_their_stack() -> None:
-    stack, element = DifferentiableStack((2, 2)), torch.ones(2, requires_grad=True)
-    push, pop, peek = StackPushModule(stack), StackPopModule(stack), StackPeekModule(stack)
-    assert push(element) is None
-    assert (peek().tolist(), stack.depth) == ([1, 1], 1)
-    (3 * pop()).sum().backward()
-    assert element.grad.tolist() == [3, 3]
-    assert stack.is_empty
-    for module in (push, pop, peek):
-        assert dict(module.named_parameters()).keys() == {"stack.initial_buffer", "stack.initial_index"}
+def test_pushes_are_the_functional_ones() -> None:
+    elements = random(3, 2, dtype=torch.float64).requires_grad_()
+    state = pointer.empty(4, (2,), dtype=torch.float64)
+    for element in elements:
+        state = pointer.push(state, element)
+    buffer = StackPushModule((4, 2))(elements)
+    assert torch.equal(buffer, state.buffer)
+    weights = random(4, 2, seed=1, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad((weights * buffer).sum(), elements)
+    assert torch.equal(gradient, weights[:3])
+    with pytest.raises(StackOverflowError, match=r"its capacity is 2$"):
+        StackPushModule((2, 2))(elements)
+    assert list(StackPushModule((2,)).parameters()) == []
+
+
+@pytest.mark.parametrize("parameter", [False, True])
+def test_pops_and_peeks_are_the_functional_ones(parameter: bool) -> None:
+    given = random(3, 2)
+    buffer = nn.Parameter(given) if parameter else given.requires_grad_()
+    state = pointer.from_buffer(buffer)
+    after_one, first = pointer.pop(state)
+    after_two, second = pointer.pop(after_one)
+    pop, peek = StackPopModule(buffer), StackPeekModule(buffer)
+    for left, right in zip((*pop(), *peek()), (first, second, *after_two, first, *state), strict=True):
+        assert torch.equal(left, right)
+    # Gradients reach the buffer that was given.
+    one, two, _, _ = pop()
+    (2 * one + 3 * two + 5 * peek()[0]).sum().backward()
+    assert buffer.grad.tolist() == [[0, 0], [3, 3], [7, 7]]
+    assert list(dict(pop.named_parameters())) == (["initial_buffer"] if parameter else [])
+    assert list(pop.state_dict()) == ["initial_buffer"]
+    assert pop.double()()[0].dtype == torch.float64
     with pytest.raises(StackUnderflowError):
-        pop()
+        StackPopModule(torch.ones(1))()
 
 
 def test_soft_operations_are_the_functions() -> None:
@@ -506,23 +539,85 @@ def test_list_reverser_reverses(n: int, dtype: torch.dtype) -> None:
     assert torch.equal(sequence.grad, weights.flip(0))
 
 
+# The notebook's cells, as they are written there.
+
+ROWS = torch.tensor([1.0, 2.0, 3.0, 4.0])[:, None].repeat(1, 4)
+
+
+def test_the_cell_of_soft_operations() -> None:
+    operations = SoftOperations()
+    buffer, element = torch.zeros(3, 2), torch.tensor([7.0, 8.0])
+    index = torch.tensor([0.0, 0.5, 0.5], requires_grad=True)
+    written = operations.soft_assign(buffer, index, element)
+    assert written.tolist() == [[0, 0], [3.5, 4], [3.5, 4]]
+    read = operations.soft_lookup(written, index)
+    assert read.tolist() == [3.5, 4]
+    read.sum().backward()
+    # Both the write and the read have a derivative by the index: 15 from the one and 7.5 from the other, half each.
+    assert index.grad.tolist() == [0, 15, 15]
+
+
+def test_the_cell_of_pushes() -> None:
+    elements = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    buffer = StackPushModule((3, 2))(elements)
+    assert buffer.tolist() == [[1, 2], [3, 4], [0, 0]]
+    buffer.sum().backward()
+    assert elements.grad.tolist() == [[1, 1], [1, 1]]  # None in the notebook
+
+
+def test_the_cell_of_pops() -> None:
+    buffer = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], requires_grad=True)
+    element1, element2, after, index = StackPopModule(buffer)()
+    assert (element1.tolist(), element2.tolist()) == ([5, 6], [3, 4])
+    assert torch.equal(after, buffer)
+    assert index.tolist() == [0, 1, 0]
+    (element1 + element2).sum().backward()
+    assert buffer.grad.tolist() == [[0, 0], [1, 1], [1, 1]]  # None in the notebook
+
+
+def test_the_cell_of_peeks() -> None:
+    buffer = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], requires_grad=True)
+    element, after, index = StackPeekModule(buffer)()
+    assert element.tolist() == [5, 6]
+    assert torch.equal(after, buffer)
+    assert index.tolist() == [1, 0, 0]
+    element.sum().backward()
+    assert buffer.grad.tolist() == [[0, 0], [0, 0], [1, 1]]  # None in the notebook
+
+
+def test_the_cell_of_a_stack() -> None:
+    stack = DifferentiableStack((2, 2), device="cpu")
+    stack.push(torch.tensor([1.0, 2.0]))
+    stack.push(torch.tensor([3.0, 4.0]))
+    assert stack.buffer.tolist() == [[1, 2], [3, 4]]
+    assert stack.index.tolist() == [1, 0]
+    assert stack.peek().tolist() == [3, 4]
+    assert [stack.pop().tolist(), stack.pop().tolist()] == [[3, 4], [1, 2]]
+    full = StackFromBuffer(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    assert full.pop().tolist() == [3, 4]
+
+
+def test_the_cell_of_the_reversal() -> None:
+    assert torch.equal(ListReverser(4, 4)(ROWS), ROWS.flip(0))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_learnable_list_reverser_learns_as_the_notebook(dtype: torch.dtype) -> None:
-    target = torch.tensor([4.0, 3.0, 2.0, 1.0], dtype=dtype)[:, None].repeat(1, 4)
-    model = LearnableListReverser(4, 4).to(dtype)
-    assert torch.equal(model.sequence, torch.ones(4, 4, dtype=dtype))
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+def test_the_cell_of_learning(dtype: torch.dtype) -> None:
+    target = ROWS.flip(0).to(dtype)
+    model = LearnableListReverser(max_length=4, element_dim=4)
+    learned = nn.Parameter(torch.ones(4, 4, dtype=dtype))
+    optimizer = torch.optim.Adam([learned], lr=0.1)
     losses = []
     for _ in range(100):
         optimizer.zero_grad()
-        loss = nn.functional.mse_loss(model(), target)
+        loss = nn.functional.mse_loss(model(learned), target)
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
     assert losses[::10] == pytest.approx(NOTEBOOK_LOSSES, abs=2e-6, rel=0)
-    assert model.sequence.round().tolist() == [[k] * 4 for k in (1, 2, 3, 4)]
-    assert torch.equal(model(), reverse(model.sequence))
-    assert list(model.state_dict()) == ["sequence"]
+    assert torch.equal(learned.round(), ROWS.to(dtype))
+    assert torch.equal(model(learned), reverse(learned))
+    assert list(model.parameters()) == []
 
 
 # Wrong arguments.
@@ -540,12 +635,12 @@ def test_learnable_list_reverser_learns_as_the_notebook(dtype: torch.dtype) -> N
         (lambda: StackFromBuffer(torch.tensor(1.0)), ValueError, r"buffer: expected shape .*, got shape \(\)"),
         (lambda: StackFromBuffer(torch.zeros(0, 2)), ValueError, r"buffer: expected shape .*, got shape \(0, 2\)"),
         (lambda: StackFromBuffer(torch.arange(3)), TypeError, "buffer: expected a floating dtype .*int64"),
-        (lambda: StackPushModule(nn.Linear(1, 1)), TypeError, "stack: expected a DifferentiableStack, got Linear"),
-        (lambda: StackPopModule(None), TypeError, "stack: expected a DifferentiableStack, got NoneType"),
-        (lambda: StackPeekModule(pointer.empty(2)), TypeError, "stack: expected a DifferentiableStack, got Pointer"),
+        (lambda: StackPushModule(()), ValueError, r"stack_shape: expected .* at least one slot, got \(\)"),
+        (lambda: StackPopModule(None), TypeError, "buffer: expected a PyTorch tensor, got NoneType"),
+        (lambda: StackPeekModule(torch.arange(3)), TypeError, "buffer: expected a floating dtype .*int64"),
         (lambda: ListReverser(0, 2), ValueError, "max_length: expected an integer of at least 1, got 0"),
         (lambda: ListReverser(2, 1.5), TypeError, r"element_dim: expected an integer .*, got 1.5 \(float\)"),
-        (lambda: LearnableListReverser(0, 2), ValueError, "length: expected an integer of at least 1, got 0"),
+        (lambda: LearnableListReverser(0, 2), ValueError, "max_length: expected an integer of at least 1, got 0"),
         (lambda: LearnableListReverser(2, "3"), TypeError, "element_dim: expected an integer"),
     ],
 )

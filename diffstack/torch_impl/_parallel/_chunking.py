@@ -31,25 +31,33 @@ def halves(
     return first, second
 
 
-def cut(
+def into_segments(
     actions: Float[Tensor, "*batch time 3"], elements: Float[Tensor, "*batch time dim"], longest: int
 ) -> tuple[Float[Tensor, "segments chunks *batch steps 3"], Float[Tensor, "segments chunks *batch steps dim"]]:
     """Chunks of `longest` steps (a shorter sequence: the next power of two), the last ones filled with no-ops."""
     *batch, time, dim = elements.shape
     steps = min(longest, 1 << (time - 1).bit_length())
     chunks = -(-time // steps)
-    segments = -(-chunks // max(1, _SEGMENT // (steps * max(1, math.prod(batch)))))
+    segments = -(-chunks // max(1, _SEGMENT // (steps * _sequences(batch))))
     chunks = -(-chunks // segments)
     rest = segments * chunks * steps - time
-    noop = torch.nn.functional.one_hot(torch.tensor(NOOP, device=actions.device), 3).to(actions.dtype)
-    noops = noop.expand(*batch, rest, 3)
+    noops = actions.new_zeros((*batch, rest, 3))
+    noops[..., NOOP] = 1
     actions = torch.cat([actions, noops], dim=-2).reshape(*batch, segments, chunks, steps, 3)
     elements = pad(elements, -2, 0, rest).reshape(*batch, segments, chunks, steps, dim)
     return torch.movedim(actions, (-4, -3), (0, 1)), torch.movedim(elements, (-4, -3), (0, 1))
 
 
-def join(reads: Float[Tensor, "segments chunks *batch steps dim"], time: int) -> Float[Tensor, "*batch {time} dim"]:
-    """The sequence that was cut."""
+def from_segments(
+    reads: Float[Tensor, "segments chunks *batch steps dim"], time: int
+) -> Float[Tensor, "*batch {time} dim"]:
+    """The sequence that was cut into segments."""
     segments, chunks, *batch, steps, dim = reads.shape
     reads = torch.movedim(reads, (0, 1), (-4, -3)).reshape(*batch, segments * chunks * steps, dim)
     return reads[..., :time, :]
+
+
+def _sequences(batch: list[int]) -> int:
+    """How many sequences there are, as far as that is known."""
+    # A compiler chooses by itself what to keep, and one graph is to serve many batches.
+    return 1 if torch.compiler.is_compiling() else max(1, math.prod(batch))

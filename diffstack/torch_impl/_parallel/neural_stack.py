@@ -7,34 +7,28 @@ the total strength of the own elements,
 
     taken_t  = sum_{tau<=t} max(0, u_tau - G_{tau-1})         wanted_t = max(0, 1 - G_t)
 
-is what it pops and wants to read of the older ones. `_neural.py` says what becomes of those.
+is what it pops and wants to read of the older ones. `_line.py` says what becomes of those.
 """
-
-from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from diffstack.actions import POP, PUSH
-from diffstack.torch_impl._neural import above, feasible, least, remaining, room
-from diffstack.torch_impl.parallel._neural import (
-    between,
+from diffstack.torch_impl._arrays import numbered
+from diffstack.torch_impl._line import above, feasible, remaining, room
+from diffstack.torch_impl._parallel._line import (
     chunk_length,
-    chunked,
-    cut,
-    joined,
-    parts,
+    distance,
+    in_two_parts,
+    into_chunks,
+    left_over,
+    over_runs,
     product,
-    seen,
-    segments,
+    read_weights,
 )
-from diffstack.torch_impl.parallel._recompute import recompute
-
-
-def is_faster(time: int) -> bool:
-    """Whether this is faster than stepping, as measured forward and backward on a CPU: see docs/parallel.md."""
-    return time >= 16
+from diffstack.torch_impl._parallel._recompute import recompute
+from diffstack.torch_impl._ties import smaller
 
 
 def scan(
@@ -44,34 +38,26 @@ def scan(
     elements: Float[Tensor, "*batch time dim"],
 ) -> tuple[Float[Tensor, "*batch all dim"], Float[Tensor, "*batch all"], Float[Tensor, "*batch time dim"]]:
     """All slots after the last step, oldest first, their strengths, and the reads."""
-    slots, time, rank = strengths.shape[-1], actions.shape[-2], actions.ndim - 2
+    time, rank = actions.shape[-2], actions.ndim - 2
     chunk = chunk_length(time)
-    own = recompute(_within, chunked(feasible(actions), rank, chunk))
-    new = chunked(elements, rank, chunk)
+    own = recompute(_within, into_chunks(feasible(actions), rank, chunk))
     values = torch.cat([values, elements], -2)
-    left, reads, runs = feasible(strengths), [], segments(len(new))
-    run = _segment if len(runs) == 1 else partial(recompute, _segment)
-    for part in runs:
-        stop = slots + chunk * part.stop
-        weights, kept, taken, wanted = (array[part] for array in own)
-        left, read = run(left, values[..., :stop, :], weights, kept, taken, wanted, new[part])
-        reads.append(read)
-    left = left[..., : slots + time].to(strengths.dtype)
-    return values, left, joined(torch.cat(reads), rank, time).to(values.dtype)
+    left, (reads,) = over_runs(_run, strengths, values, (*own, into_chunks(elements, rank, chunk)), time)
+    return values, left, reads
 
 
-def _segment(
+def _run(
     left: Float[Tensor, "*batch older"],
     values: Float[Tensor, "*batch slots dim"],
-    weights: Float[Tensor, "chunks *batch steps steps"],
     kept: Float[Tensor, "chunks *batch steps"],
     taken: Float[Tensor, "chunks *batch steps"],
     wanted: Float[Tensor, "chunks *batch steps"],
+    weights: Float[Tensor, "chunks *batch steps steps"],
     new: Float[Tensor, "chunks *batch steps dim"],
 ) -> tuple[Float[Tensor, "*batch all"], Float[Tensor, "chunks *batch steps dim"]]:
-    """What a run of chunks leaves of the older elements and of its own; and its reads."""
+    """What a run of chunks leaves of the older elements and of its own, and its reads."""
     reads = []
-    for weight, own, take, want, each in zip(*(a.unbind() for a in (weights, kept, taken, wanted, new)), strict=True):
+    for own, take, want, weight, each in zip(*(a.unbind() for a in (kept, taken, wanted, weights, new)), strict=True):
         left, read = recompute(_older, left, values[..., : left.shape[-1], :], take, want)
         left = torch.cat([left, own], -1)
         reads.append(read + product(weight, each))
@@ -85,21 +71,21 @@ def _older(
     wanted: Float[Tensor, "*batch steps"],
 ) -> tuple[Float[Tensor, "*batch slots"], Float[Tensor, "*batch steps dim"]]:
     """What a chunk leaves of the older elements, and its reads of them."""
-    rest = between(above(parts(strengths)), torch.cumsum(parts(taken), -1))
-    left = cut(strengths[..., None, :], rest)
-    return left[..., -1, :], product(seen(left, rest, wanted), values)
+    rest = distance(above(in_two_parts(strengths)), torch.cumsum(in_two_parts(taken), -1))
+    left = left_over(strengths[..., None, :], rest)
+    return left[..., -1, :], product(read_weights(left, rest, wanted), values)
 
 
 def _within(
     actions: Float[Tensor, "chunks *batch steps 2"],
 ) -> tuple[
+    Float[Tensor, "chunks *batch steps"],
+    Float[Tensor, "chunks *batch steps"],
+    Float[Tensor, "chunks *batch steps"],
     Float[Tensor, "chunks *batch steps steps"],
-    Float[Tensor, "chunks *batch steps"],
-    Float[Tensor, "chunks *batch steps"],
-    Float[Tensor, "chunks *batch steps"],
 ]:
-    """The own elements' weights in the reads, what is left of them; what each step takes and wants of older ones."""
-    slot = torch.arange(actions.shape[-2], device=actions.device)
+    """What is left of the own elements; what each step takes and wants of older ones; the weights of its own."""
+    slot = numbered(actions[..., 0], -1)
     one = torch.ones_like(actions[..., 0, 0])
     strengths = torch.zeros_like(actions[..., 0])
     outcome = []
@@ -107,8 +93,8 @@ def _within(
         taken = room(action[..., POP], torch.sum(strengths, -1, keepdim=True))[..., 0]
         strengths = remaining(strengths, above(strengths), action[..., POP])
         strengths = torch.where(slot == place, action[..., PUSH, None], strengths)
-        weights = least(strengths, room(one, above(strengths)))
+        weights = smaller(strengths, room(one, above(strengths)))
         wanted = room(one, torch.sum(strengths, -1, keepdim=True))[..., 0]
         outcome.append((weights, taken, wanted))
     weights, taken, wanted = (torch.stack(each, actions.ndim - 2) for each in zip(*outcome, strict=True))
-    return weights, strengths, taken, wanted
+    return strengths, taken, wanted, weights

@@ -1,0 +1,44 @@
+"""The rule of `method="auto"`: from how many steps on the parallel form is the faster one, by family.
+
+The thresholds were measured forward and backward on a CPU; docs/parallel.md says how. They are of shapes alone, so that
+a function and its gradient compute the same forward pass.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+from diffstack import _checks
+from diffstack.families import FAMILIES
+
+
+class Threshold(NamedTuple):
+    """The parallel form is faster from so many steps on, on a buffer of so many numbers, without its batch."""
+
+    steps: int
+    numbers: int = 0
+
+
+THRESHOLDS = {
+    "pointer": Threshold(16),
+    "pointer.push_all": Threshold(4),
+    "pointer.pop_all": Threshold(4),
+    "discrete": Threshold(1),
+    "superposition": Threshold(16),
+    "neural_stack": Threshold(16),
+    "neural_queue": Threshold(8),
+    "neural_deque": Threshold(16),
+}
+
+
+def choose(method: object, name: str, time: Any, layout: _checks.Layout) -> str:
+    """How to run so many steps: "sequential" or "parallel"; "auto" is the faster of them."""
+    _checks.check_choice("method", method, ("auto", *FAMILIES[name.partition(".")[0]].methods))
+    if _checks.is_symbolic(time):
+        if method == "parallel":
+            _checks.bad_value("method", "'sequential' or 'auto' where the number of steps is symbolic", "'parallel'")
+        return "sequential"
+    # Without a step there is nothing to do by any method.
+    if method == "auto" and name in THRESHOLDS:
+        steps, numbers = THRESHOLDS[name]
+        return "parallel" if time >= steps and layout.slots * math.prod(layout.element) >= numbers else "sequential"
+    return "parallel" if method == "parallel" and time else "sequential"

@@ -1,0 +1,43 @@
+"""Where `max` and `min` have two derivatives, and which of them is taken: the one place that says so.
+
+Hard strengths (exactly 0 or 1) and empty slots sit on the corners of the equations, where the two sides have two
+derivatives. Splitting the gradient evenly, as `maximum` and `minimum` do, halves it at every later step. The
+derivative here is the one into the feasible region, where a strength can only grow from 0. So `max(0, s - ...)`, which
+says what is left of a strength, passes its gradient at 0. `max(0, u - ...)` and `max(0, 1 - ...)`, which say what a pop
+or a read still wants, block it there.
+
+Where `min(s, room)` ties at 0, neither can grow alone, and it passes no gradient. Where it ties above 0, in a full
+read, less of either gives less weight (`room` shrinks as a nearer push grows), and it passes the gradient to both. So
+the gradient of a read with respect to the push that made it is 1 after any number of no-ops, and with respect to a push
+of strength 0 it is the one-sided derivative.
+
+Every function keeps NaN.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def pass_at_zero(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """max(0, x), which passes its gradient where x is 0."""
+    return torch.where(x < 0, 0, x)
+
+
+def block_at_zero(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """max(0, x), which blocks its gradient where x is 0."""
+    return torch.where(x <= 0, 0, x)
+
+
+def smaller(strengths: Float[Tensor, "*#shape"], room: Float[Tensor, "*#shape"]) -> Float[Tensor, "*#shape"]:
+    """min(s, room), which at a tie passes its gradient to both; to neither where there is no room."""
+    # A comparison with NaN is false, so a NaN strength has to be asked for.
+    least = torch.where((strengths < room) | torch.isnan(strengths), strengths, room)
+    tied = (strengths == room) & (room > 0)
+    return torch.where(tied, room + (strengths - strengths.detach()), least)
+
+
+def smaller_sum(a: Float[Tensor, "2 *shape"], b: Float[Tensor, "2 *shape"]) -> Float[Tensor, "2 *shape"]:
+    """The smaller of two sums, each kept in two parts; where they are equal the first, and with it the gradient."""
+    difference = torch.sum(a - b, 0, keepdim=True)
+    return torch.where((difference <= 0) | torch.isnan(torch.sum(a, 0, keepdim=True)), a, b)

@@ -1,0 +1,77 @@
+"""The two implementations read as one: the same files, names, parameters and docstrings, but for a short list."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "diffstack"
+# The notebook is a PyTorch notebook, and PyTorch's checkpoint fails under `torch.func`.
+ONLY_IN_TORCH = {"notebook.py", "_parallel/_recompute.py"}
+FILES = sorted(str(path.relative_to(ROOT / "jax_impl")) for path in (ROOT / "jax_impl").rglob("*.py"))
+
+# What differs, and why.
+EXTRA_NAMES = {
+    # JAX compiles, and knows meshes of devices; PyTorch has autocast.
+    "_arrays.py": {"_check_width", "_compiled", "_varying", "_explicit", "without_autocast"},
+    # PyTorch pays for every step of a loop, so its addresses are found without one.
+    "_parallel/discrete.py": {"_addresses", "_first_fault", "_depths", "_faults", "gathered"},
+}
+# A tensor is made on a device, that of a tensor it is like; a JAX array goes where its inputs are.
+EXTRA_PARAMETERS = {"device", "like"}
+# Functions that `lax.scan` calls with a carry and inputs, and PyTorch in a loop with arrays.
+LOOPED = {
+    "_parallel/pointer.py": {"_segment"},
+    "_parallel/superposition.py": {"_segment"},
+    "_parallel/neural_queue.py": {"_over_chunk"},
+}
+# Docstrings that speak of their framework.
+OF_A_FRAMEWORK = {
+    "_arrays.py": {"as_array", "as_codes", "matmul", "run"},
+    "inverse.py": {"init", "learn_input"},
+    "_parallel/neural_queue.py": {"_over_chunk"},
+}
+# What the frameworks spell differently.
+SPELLED = ((r"jnp\.asarray|torch\.tensor", "array"), (r"jnp\.|torch\.", ""), (r"jax_impl|torch_impl", "impl"))
+
+
+def definitions(path: Path) -> dict[str, ast.AST]:
+    """The functions and classes of a file in order, by name."""
+    body = ast.parse(path.read_text()).body
+    return {node.name: node for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+
+
+def parameters(node: ast.AST) -> list[str]:
+    """The names of a function's parameters."""
+    if not isinstance(node, ast.FunctionDef):
+        return []
+    arguments = node.args
+    names = [each.arg for each in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+    return [name for name in names if name not in EXTRA_PARAMETERS]
+
+
+def said(node: ast.AST) -> str:
+    """A docstring, in the words that both frameworks share."""
+    text = re.sub(r" *>>> import .*\n| *device: .*\n", "", ast.get_docstring(node) or "")
+    for words, word in SPELLED:
+        text = re.sub(words, word, text)
+    return text
+
+
+def test_the_files_are_the_same():
+    theirs = {str(path.relative_to(ROOT / "torch_impl")) for path in (ROOT / "torch_impl").rglob("*.py")}
+    assert theirs - set(FILES) == ONLY_IN_TORCH
+    assert set(FILES) <= theirs
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_names_parameters_and_docstrings(file: str):
+    ours, theirs = (definitions(ROOT / package / file) for package in ("jax_impl", "torch_impl"))
+    extra = EXTRA_NAMES.get(file, set())
+    assert [name for name in ours if name not in extra] == [name for name in theirs if name not in extra]
+    for name in ours.keys() & theirs.keys() - extra:
+        if name not in LOOPED.get(file, ()):
+            assert parameters(ours[name]) == parameters(theirs[name]), name
+        if name not in OF_A_FRAMEWORK.get(file, ()):
+            assert said(ours[name]) == said(theirs[name]), name

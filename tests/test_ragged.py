@@ -1,0 +1,122 @@
+"""`scan(..., lengths=...)`: every sequence of a batch is as it would be alone, without its padding."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from backends import Backend, assert_close
+from families import SCANS, Case, Size, floats, is_floating
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+LENGTHS = np.array([0, 3, 5, 3])
+SIZE = Size(5, 3, (2,), (4,))
+
+
+def poisoned(case: Case) -> tuple[Any, ...]:
+    """Arguments whose padding is NaN."""
+    state, *sequences = case.arguments(SIZE)
+    live = np.arange(SIZE.time) < LENGTHS[:, None]
+
+    def spoilt(leaf: Any) -> Any:
+        return np.where(live.reshape(*live.shape, *(1,) * (leaf.ndim - 2)), leaf, np.nan) if is_floating(leaf) else leaf
+
+    return (state, *jax.tree.map(spoilt, tuple(sequences)))
+
+
+def alone(arguments: tuple[Any, ...], where: int) -> tuple[Any, ...]:
+    """The arguments of one sequence, cut at its end."""
+    state, *sequences = arguments
+    state, sequences = (jax.tree.map(lambda leaf: np.asarray(leaf[where]), tree) for tree in (state, tuple(sequences)))
+    return (state, *jax.tree.map(lambda leaf: leaf[: LENGTHS[where]], sequences))
+
+
+def padded(array: Any, like: Any) -> Any:
+    """Zeros at the end of a sequence."""
+    return np.concatenate([array, np.zeros_like(array, shape=(len(like) - len(array), *array.shape[1:]))])
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("case", SCANS, ids=str)
+def test_values_are_those_of_the_oracle(backend: Backend, case: Case):
+    arguments = poisoned(case)
+    scan = backend.module(case.family.name).scan
+    results = scan(*backend.arrays(arguments, case.family), lengths=backend.array(LENGTHS), **case.options)
+    states, reads = (list(map(backend.numpy, jax.tree.leaves(tree))) for tree in results)
+    for where in range(len(LENGTHS)):
+        expected = case.oracle(alone(arguments, where))
+        for actual, one in zip(states, expected, strict=False):
+            assert_close(actual[where], one, 1e-12)
+        for actual, one in zip(reads, expected[len(states) :], strict=True):
+            assert_close(actual[where], padded(one, actual[where]), 1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("case", [case for case in SCANS if case.differentiable], ids=str)
+def test_gradients_are_those_of_each_sequence_alone(backend: Backend, case: Case):
+    arguments, scan = poisoned(case), backend.module(case.family.name).scan
+    lengths = backend.array(LENGTHS)
+
+    def run(*arguments: Any, lengths: Any = None) -> Any:
+        return scan(*arguments, lengths=lengths, **case.options)
+
+    results = floats(run(*backend.arrays(arguments, case.family), lengths=lengths))
+    generator = np.random.default_rng(3)
+    cotangents = [generator.normal(size=tuple(leaf.shape)) for leaf in results]
+    gradients = backend.numpys(
+        backend.vjp(
+            lambda *a: run(*a, lengths=lengths),
+            backend.arrays(arguments, case.family),
+            list(map(backend.array, cotangents)),
+        )
+    )
+    for length in (3, 5):
+        # The sequences of one length, as a batch without padding.
+        where = np.flatnonzero(length == LENGTHS)
+        state, *sequences = jax.tree.map(lambda leaf, w=where: leaf[w], arguments)
+        own = backend.arrays((state, *jax.tree.map(lambda leaf, n=length: leaf[:, :n], sequences)), case.family)
+        shapes = [tuple(leaf.shape) for leaf in floats(run(*own))]
+        cut = [each[where][tuple(map(slice, shape))] for each, shape in zip(cotangents, shapes, strict=True)]
+        expected = backend.numpys(backend.vjp(run, own, list(map(backend.array, cut))))
+        for actual, alone_ in zip(gradients, expected, strict=True):
+            live = tuple(map(slice, alone_.shape))
+            np.testing.assert_allclose(actual[where][live], alone_, rtol=0, atol=1e-12)
+            # Nothing of the padding has a gradient.
+            rest = actual[where].copy()
+            rest[live] = 0
+            assert not rest.any()
+
+
+@pytest.mark.parametrize("case", SCANS, ids=str)
+def test_lengths_without_a_batch(backend: Backend, case: Case):
+    """A Python number will do, and one that is too large or below 0 counts as T or 0."""
+    arguments = backend.arrays(case.arguments(Size(5, 3, (2,)), dtype=np.float32), case.family)
+    scan = backend.module(case.family.name).scan
+    whole, none = scan(*arguments, **case.options), scan(*arguments, lengths=0, **case.options)
+    for actual, expected in (
+        (scan(*arguments, lengths=9, **case.options), whole),
+        (scan(*arguments, lengths=-1, **case.options), none),
+    ):
+        for left, right in zip(backend.numpys(actual), backend.numpys(expected), strict=True):
+            np.testing.assert_array_equal(left, right)
+    for left, right in zip(backend.numpys(none[0]), backend.numpys(arguments[0]), strict=True):
+        np.testing.assert_array_equal(left, right)
+    assert not any(leaf.any() for leaf in backend.numpys(none[1]))
+
+
+def test_bad_lengths(backend: Backend):
+    pointer = backend.module("pointer")
+    state = pointer.empty(2, (1,), batch_shape=(2,))
+    sequences = backend.array(np.zeros((2, 4, 3), np.float32)), backend.array(np.zeros((2, 4, 1), np.float32))
+    for lengths, error, message in [
+        (
+            np.zeros(3, np.int32),
+            ValueError,
+            r"lengths: expected shape \(2,\), one length for each stack of the state, ",
+        ),
+        (np.zeros(2, np.float32), TypeError, "lengths: expected integers .*, got dtype float32"),
+    ]:
+        with pytest.raises(error, match=message):
+            pointer.scan(state, *sequences, lengths=backend.array(lengths))
