@@ -3,16 +3,21 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-fast test-all lint bench clean
 
 demo: .venv/installed
 	$(BIN)/diffstack demo --out demo
 
 test: .venv/installed
-	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not full"
+	$(BIN)/python -m pytest -q -n auto --dist worksteal
 
+# A witness for every family, framework and method, for after every edit.
+test-fast: .venv/installed
+	$(BIN)/python -m pytest -q -n auto tests/test_fast.py tests/test_mirror.py tests/test_families_table.py
+
+# The full product of shapes, dtypes and methods.
 test-all: .venv/installed
-	$(BIN)/python -m pytest -q -n auto
+	DIFFSTACK_FULL=1 $(BIN)/python -m pytest -q -n auto
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -14,8 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks import memory, report, reversal, scans
 from benchmarks.measure import BACKWARD, Budget, Result, Runner, Work
+from diffstack.families import FAMILIES
 
-SUITE = {reversal.NAME: reversal.works} | {name: partial(scans.works, name) for name in scans.FAMILIES}
+SUITE = {reversal.NAME: reversal.works} | {name: partial(scans.works, name) for name in FAMILIES}
 RESULTS = Path(__file__).parent / "results"
 # What the README shows.
 OVERVIEW = tuple(f"{name} over T, {BACKWARD}" for name in ("superposition", "neural_stack"))
@@ -56,7 +57,7 @@ def main(
 
 def _run(name: str, device: str, quick: bool, console: Console) -> Iterator[tuple[Work, list[Result]]]:
     """Measure the works of a benchmark, and print each table as soon as it is full."""
-    budget = Budget(call=15, total=0.02 if quick else 1, rounds=3 if quick else 100, bytes=memory.available() // 2)
+    budget = Budget(call=15, total=0.02 if quick else 0.5, rounds=3 if quick else 100, bytes=memory.available() // 2)
     runner, works = Runner(device, budget), list(SUITE[name](device, quick))
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

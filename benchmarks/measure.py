@@ -43,6 +43,7 @@ class Work(NamedTuple):
         competitors: what is compared; they share nothing but the inputs.
         limit: the name of the competitor that serves as a yardstick: a copy, or one matrix product.
         reference: the name of the competitor that is to be beaten.
+        shown: the names of the three or four competitors that a picture shows.
     """
 
     benchmark: str
@@ -53,6 +54,7 @@ class Work(NamedTuple):
     competitors: tuple[Competitor, ...]
     limit: str
     reference: str
+    shown: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import matplotlib
 import numpy
 import torch
 from matplotlib.figure import Figure
@@ -80,18 +79,18 @@ def as_json(about: Mapping[str, Any], measured: Measured) -> str:
 
 
 def picture(measured: Measured, path: Path) -> None:
-    """Draw time and temporary memory against size: a line for each competitor, a column for each title."""
+    """Draw time and temporary memory against size: a line for each competitor shown, a column for each title."""
     titles = list(dict.fromkeys(work.title for work, _ in measured))
-    figure = Figure(figsize=(2 + 4.5 * len(titles), 8.5), layout="constrained")
+    figure = Figure(figsize=(1 + 5 * len(titles), 8), layout="constrained")
     panels = figure.subplots(2, len(titles), sharey="row", squeeze=False)
     lines: dict[str, Any] = {}
-    names = list(dict.fromkeys(each.name for _, results in measured for each in results))
+    names = list(dict.fromkeys(name for work, _ in measured for name in work.shown))
     for column, title in enumerate(titles):
         rows = [(work, results) for work, results in measured if work.title == title]
-        for place, name in enumerate(names):
+        for name in names:
             points = [(w.size, e) for w, results in rows for e in results if e.name == name and e.median is not None]
-            if points:
-                lines[name] = _lines(panels[:, column], place, name, points, rows[0][0])
+            if points and name in rows[0][0].shown:
+                lines[name] = _lines(panels[:, column], rows[0][0].shown.index(name), name, points)
         for panel in panels[:, column]:
             sizes = sorted({work.size for work, _ in rows})
             panel.set(xscale="log", yscale="log", xlabel=rows[0][0].axis)
@@ -105,12 +104,13 @@ def picture(measured: Measured, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _lines(panels: Any, place: int, name: str, points: Sequence[tuple[int, Result]], work: Work) -> Any:
+def _lines(panels: Any, place: int, name: str, points: Sequence[tuple[int, Result]]) -> Any:
     sizes, results = zip(*points, strict=True)
     median, low, high = (numpy.array([getattr(e, q) for e in results]) for q in ("median", "low", "high"))
+    # The baseline comes first.
     style: dict[str, Any] = {
-        "color": matplotlib.colormaps["tab10"](place % 10),
-        "linestyle": {work.limit: (0, (1, 1)), work.reference: "dashed"}.get(name, "solid"),
+        "color": ("#7f7f7f", "#1f77b4", "#d62728", "#ff7f0e")[place],
+        "linestyle": "dashed" if place == 0 else "solid",
         "marker": "o",
         "markersize": 4,
     }

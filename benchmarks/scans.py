@@ -1,6 +1,5 @@
 """The `scan` of every family and method, beside a plain loop and one matrix product of the reads' shape."""
 
-import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,10 +10,10 @@ from benchmarks import baselines
 from benchmarks.measure import BACKWARD, FORWARD, Competitor, Work
 from diffstack import jax_impl, torch_impl
 from diffstack.actions import NOOP
+from diffstack.families import FAMILIES, Family
 
 TITLES = {"jax": "JAX", "torch": "PyTorch"}
 IMPLEMENTATIONS = {"jax": jax_impl, "torch": torch_impl}
-METHODS = ("sequential", "parallel", "auto")
 
 
 class Shape(NamedTuple):
@@ -26,63 +25,54 @@ class Shape(NamedTuple):
     D: int
 
 
-class Family(NamedTuple):
-    """How to drive a family.
-
-    Attributes:
-        weights: the length of its action vectors; 0 for integer codes.
-        base: the shape that grows along one axis at a time.
-        axes: the lengths that each axis takes.
-        loops: plain loops over its equations, by framework.
-    """
-
-    weights: int
-    base: Shape
-    axes: dict[str, tuple[int, ...]]
-    loops: dict[str, Callable[..., Any]]
-
-
-SLOTS = Shape(8, 512, 64, 64), {"T": (16, 64, 512, 2048, 8192), "N": (8, 64, 256), "D": (16, 64, 256), "B": (1, 8, 32)}
-# These keep every push of a scan, whatever the capacity.
-PILE = Shape(8, 256, 1, 32), {"T": (16, 64, 256, 1024, 4096, 8192), "D": (8, 32, 128), "B": (1, 8, 32)}
+# The shape that grows along one axis at a time, and the lengths that each axis takes.
+SLOTS = Shape(8, 512, 64, 64), {"T": (64, 512, 2048, 8192), "N": (8, 256), "D": (16, 256), "B": (1, 32)}
+# Where there are strengths, a scan keeps every push, whatever the capacity.
+PILE = Shape(8, 256, 1, 32), {"T": (64, 256, 1024, 4096), "D": (8, 128), "B": (1, 32)}
 QUICK = Shape(2, 8, 4, 3)
-FAMILIES = {
-    "pointer": Family(3, *SLOTS, {"jax": baselines.pointer_scan, "torch": baselines.pointer_loop}),
-    "discrete": Family(0, *SLOTS, {"torch": baselines.discrete_loop}),
-    "superposition": Family(3, *SLOTS, {"jax": baselines.superposition_scan, "torch": baselines.superposition_loop}),
-    "neural_stack": Family(2, *PILE, {"torch": baselines.neural_stack_loop}),
-    "neural_queue": Family(2, *PILE, {"torch": baselines.neural_queue_loop}),
-    "neural_deque": Family(4, *PILE, {}),
+# Beyond this time only the parallel forms run, to see how they grow.
+LONGEST = 2048
+# Plain loops over a family's equations, by framework.
+LOOPS: dict[str, dict[str, Callable[..., Any]]] = {
+    "pointer": {"jax": baselines.pointer_scan, "torch": baselines.pointer_loop},
+    "discrete": {"torch": baselines.discrete_loop},
+    "superposition": {"jax": baselines.superposition_scan, "torch": baselines.superposition_loop},
+    "neural_stack": {"torch": baselines.neural_stack_loop},
+    "neural_queue": {"torch": baselines.neural_queue_loop},
 }
-LIMIT = "one product (JAX)"
+LIMIT, PUBLIC = "one product (JAX)", "stack-attention-pytorch"
 
 
 def works(name: str, device: str, quick: bool) -> Iterator[Work]:
-    """A family's rows, axis by axis."""
+    """A family's rows, axis by axis; forward alone over time only."""
     family = FAMILIES[name]
-    reference = "plain loop (PyTorch)" if family.loops else "sequential (PyTorch)"
-    axes = {"T": (QUICK.T,)} if quick else family.axes
-    for mode, axis in itertools.product((BACKWARD, FORWARD), axes):
+    base, axes = PILE if family.strengths else SLOTS
+    axes = {"T": (QUICK.T,)} if quick else axes
+    reference = "plain loop (PyTorch)" if name in LOOPS else "sequential (PyTorch)"
+    baseline = PUBLIC if name == "superposition" else reference
+    for mode, axis in [*((BACKWARD, axis) for axis in axes), (FORWARD, "T")]:
         for length in axes[axis]:
-            shape = QUICK if quick else family.base._replace(**{axis: length})
-            competitors = tuple(_competitors(name, family, shape, device))
+            shape = QUICK if quick else base._replace(**{axis: length})
+            competitors = tuple(_competitors(family, shape, device))
             title = f"{name} over {axis}, {mode}"
-            yield Work(name, title, shape._asdict(), axis, mode, competitors, LIMIT, reference)
+            shown = baseline, "sequential (JAX)", "parallel (JAX)", "parallel (PyTorch)"
+            yield Work(name, title, shape._asdict(), axis, mode, competitors, LIMIT, reference, shown)
 
 
-def _competitors(name: str, family: Family, shape: Shape, device: str) -> Iterator[Competitor]:
-    inputs = _inputs(family, shape)
-    for framework, loop in family.loops.items():
-        yield Competitor(f"plain loop ({TITLES[framework]})", partial(loop, shape.N), inputs, framework)
-    if name == "superposition":
-        yield Competitor("stack-attention-pytorch", partial(baselines.stack_attention, shape.N), inputs, "torch")
+def _competitors(family: Family, shape: Shape, device: str) -> Iterator[Competitor]:
+    inputs, methods = _inputs(family, shape), family.methods if shape.T <= LONGEST else family.methods[-1:]
+    if shape.T <= LONGEST:
+        for framework, loop in LOOPS.get(family.name, {}).items():
+            yield Competitor(f"plain loop ({TITLES[framework]})", partial(loop, shape.N), inputs, framework)
+        if family.name == "superposition":
+            yield Competitor(PUBLIC, partial(baselines.stack_attention, shape.N), inputs, "torch")
     for framework, implementation in IMPLEMENTATIONS.items():
         options = {"device": device} if framework == "torch" else {}
-        for method in METHODS:
-            scan = partial(_scan, getattr(implementation, name), method, shape, options)
+        for method in methods:
+            scan = partial(_scan, getattr(implementation, family.name), method, shape, options)
             yield Competitor(f"{method} ({TITLES[framework]})", scan, inputs, framework)
     # Its weights grow with the square of the time.
-    if shape.T <= 2048:
+    if shape.T <= LONGEST:
         weights = _random(shape.B, shape.T, shape.T)
         yield Competitor(LIMIT, lambda weights, elements: weights @ elements, (weights, inputs[1]), "jax")
 
@@ -96,13 +86,12 @@ def _scan(family: Any, method: str, shape: Shape, options: dict[str, Any], actio
 
 def _inputs(family: Family, shape: Shape) -> tuple[np.ndarray, ...]:
     """Actions, and one array of elements for each end."""
-    if family.weights == 0:
+    elements = [_random(shape.B, shape.T, shape.D)] * len(family.ends)
+    if not family.action:
         codes = np.random.default_rng(1).choice(NOOP + 1, (shape.B, shape.T), p=(0.5, 0.4, 0.1))
-        return codes.astype(np.int32), _random(shape.B, shape.T, shape.D)
-    actions = 1 / (1 + np.exp(-_random(shape.B, shape.T, family.weights)))
-    if family.weights == 3:
-        actions /= actions.sum(-1, keepdims=True)
-    return actions, *[_random(shape.B, shape.T, shape.D)] * max(1, family.weights // 2)
+        return codes.astype(np.int32), *elements
+    actions = 1 / (1 + np.exp(-_random(shape.B, shape.T, len(family.action))))
+    return actions if family.strengths else actions / actions.sum(-1, keepdims=True), *elements
 
 
 def _random(*shape: int) -> np.ndarray:

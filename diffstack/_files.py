@@ -124,10 +124,9 @@ def discard_parts() -> None:
 def write_array(file: BinaryIO, array: np.ndarray, ending: str) -> None:
     """Write an array as .npy, or one of at most two axes as .csv with as many digits as its dtype holds."""
     if ending == ".npy":
-        np.lib.format.write_array(file, array, allow_pickle=False)
-        return
-    for row in array.reshape(len(array), -1):
-        file.write((",".join(map(str, row)) + "\n").encode())
+        np.save(file, array, allow_pickle=False)
+    else:
+        np.savetxt(file, array.reshape(len(array), -1), fmt="%s", delimiter=",")
 
 
 @contextmanager

@@ -8,7 +8,8 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, cast
@@ -26,6 +27,23 @@ PICTURES = (".png", ".svg", ".pdf")
 
 # The base of every complaint about the command line, which typer has no public name for.
 _UsageError = cast(type[Exception], typer.BadParameter.__base__)
+
+
+def _number(kind: type, least: float, expected: str) -> Any:
+    """Reads a finite number that is not below `least`, and says in one line what else it was given."""
+
+    def parse(text: str) -> Any:
+        with suppress(ValueError):
+            if least <= (number := kind(text)) < math.inf:
+                return number
+        raise typer.BadParameter(f"expected {expected}, got {text!r}")
+
+    return parse
+
+
+_COUNT = _number(int, 0, "an integer of at least 0")
+_RATE = _number(float, math.ulp(0.0), "a finite number above 0")
+_Dtype = Enum("_Dtype", {name: name for name in parity.DTYPES})
 
 app = typer.Typer(
     add_completion=False,
@@ -48,7 +66,7 @@ def run(arguments: Sequence[str]) -> int:
     except InputError as error:
         message = str(error)
     except _UsageError as error:
-        message = cast(Any, error).format_message()
+        message = cast(Any, error).format_message().replace("Value error, ", "")
     except MemoryError:
         message = "TARGET: expected an array that fits into memory with its gradient, got a larger one"
     else:
@@ -118,11 +136,11 @@ def learn(
         ),
     ],
     *,
-    backend: Annotated[str, typer.Option(metavar="jax|torch", help="The framework that computes.")] = "jax",
-    steps: Annotated[str, typer.Option(metavar="N", help="How many updates of Adam, 0 or more.")] = "100",
+    backend: Annotated[Literal["jax", "torch"], typer.Option(help="The framework that computes.")] = "jax",
+    steps: Annotated[int, typer.Option(parser=_COUNT, metavar="N", help="How many updates of Adam.")] = 100,
     learning_rate: Annotated[
-        str, typer.Option("--learning-rate", metavar="X", help="The learning rate of Adam, above 0.")
-    ] = "0.1",
+        float, typer.Option(parser=_RATE, metavar="X", help="The learning rate of Adam, above 0.")
+    ] = 0.1,
     out: Annotated[
         str | None,
         typer.Option(
@@ -141,14 +159,11 @@ def learn(
 
     The reversal runs on exact stacks: the same bits as soft ones give, for long sequences too.
     """
-    if backend not in _backends.NAMES:
-        refuse("--backend", "jax or torch", repr(backend))
-    count, rate = _count("--steps", steps), _rate("--learning-rate", learning_rate)
     source = Path(target)
     wanted = _files.read_target(source)
-    if rate > _files.largest(wanted.dtype):
+    if learning_rate > _files.largest(wanted.dtype):
         limit = f"at most {_files.largest(wanted.dtype):.2g} for a target of {wanted.dtype.name}"
-        refuse("--learning-rate", limit, learning_rate)
+        refuse("--learning-rate", limit, f"{learning_rate:g}")
     result = source.with_name(f"{source.stem}.learned{source.suffix}") if out is None else Path(out)
     endings = _files.ARRAYS if wanted.ndim <= 2 else (".npy",)
     files = {"--out": _files.check_output("--out", result, endings, {"TARGET": source})}
@@ -159,9 +174,9 @@ def learn(
     chosen, console = _load("--backend", backend), Console()
     program = partial(chosen.implementation.reverse, stack=chosen.implementation.discrete)
     with chosen.wide(True):  # float32 targets too: optax then corrects Adam's bias as PyTorch does
-        run = _backends.learn(chosen, wanted, program, chosen.adam(rate), count)
-        losses, snapshots = _watch(console, count, run)
-        learned = snapshots[count]
+        run = _backends.learn(chosen, wanted, program, chosen.adam(learning_rate), steps)
+        losses, snapshots = _watch(console, steps, run)
+        learned = snapshots[steps]
         output = np.asarray(program(chosen.asarray(learned)))
     with ExitStack() as stack:
         file = stack.enter_context(_files.replacing("--out", files["--out"]))
@@ -175,7 +190,7 @@ def learn(
 
     with np.errstate(over="ignore"):
         loss = np.mean((output.astype(np.float64) - wanted) ** 2)
-    say(console, f"Mean squared error after {count} updates in {chosen.title}: {loss:.6g}\n")
+    say(console, f"Mean squared error after {steps} updates in {chosen.title}: {loss:.6g}\n")
     say(
         console, f"The learned input:\n{shown(learned)}\n\nIts reversal, which should be the target:\n{shown(output)}\n"
     )
@@ -188,14 +203,10 @@ def learn(
 
 @app.command("parity")
 def _parity(
-    device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where both frameworks compute.")] = "cpu",
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where both frameworks compute.")] = "cpu",
     dtype: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help=f"One of {', '.join(parity.DTYPES)}; may be repeated. All where none is given.",
-            show_default=False,
-        ),
+        list[_Dtype] | None,
+        typer.Option(help="May be repeated; all where none is given.", show_default=False),
     ] = None,
     json_file: Annotated[
         str | None,
@@ -203,25 +214,19 @@ def _parity(
     ] = None,
 ) -> None:
     """Run both implementations on the same inputs and compare values and gradients; status 1 if any differ."""
-    if device not in ("cpu", "cuda"):
-        refuse("--device", "cpu or cuda", repr(device))
-    for name in dtype or ():
-        if name not in parity.DTYPES:
-            refuse("--dtype", f"one of {', '.join(parity.DTYPES)}", repr(name))
-    place = cast(Literal["cpu", "cuda"], device)
     real = None if json_file is None else _files.check_output("--json", Path(json_file), (), {})
     for name in _backends.NAMES:
         _load("parity", name)
     try:
-        environment = parity.environment(place)
+        environment = parity.environment(device)
     except RuntimeError as error:
         raise InputError(f"--{error}") from None
     console = Console()
     with bar(console) as progress:
         task = progress.add_task("comparing", total=None)
         results = parity.run(
-            device=place,
-            dtypes=dtype or parity.DTYPES,
+            device=device,
+            dtypes=[each.value for each in dtype or _Dtype],
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     if real is not None:
@@ -237,24 +242,6 @@ def _load(argument: str, name: str) -> _backends.Backend:
         return _backends.load(name)
     except ImportError as error:
         refuse(argument, "an installed framework", f"{name!r}: {error}")
-
-
-def _count(name: str, text: str) -> int:
-    expected = "an integer of at least 0"
-    try:
-        count = int(text)
-    except ValueError:
-        refuse(name, expected, repr(text))
-    return count if count >= 0 else refuse(name, expected, text)
-
-
-def _rate(name: str, text: str) -> float:
-    expected = "a finite number above 0"
-    try:
-        rate = float(text)
-    except ValueError:
-        refuse(name, expected, repr(text))
-    return rate if math.isfinite(rate) and rate > 0 else refuse(name, expected, text)
 
 
 def _watch(

@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any
 
 import jax
@@ -46,11 +47,13 @@ class Backend:
         """The gradients of the floating arguments, for cotangents of the floating results."""
         raise NotImplementedError
 
-    def outcome(self, function: Callable[..., Any], arguments: Any) -> tuple[list[Any], list[Any]]:
-        """The floating results, and the gradients of the floating arguments under random cotangents."""
-        outputs, generator = floats(function(*arguments)), np.random.default_rng(15)
-        cotangents = [self.array(generator.normal(size=tuple(output.shape))) for output in outputs]
-        return self.numpys(outputs), self.numpys(self.vjp(function, arguments, cotangents))
+    def outcome(
+        self, function: Callable[..., Any], arguments: Any, cotangents: list[Any] | None = None
+    ) -> tuple[list[Any], list[Any]]:
+        """The floating results, and the gradients of the floating arguments; under random cotangents by default."""
+        outputs = floats(function(*arguments))
+        made = [self.array(each) for each in (drawn(outputs) if cotangents is None else cotangents)]
+        return self.numpys(outputs), self.numpys(self.vjp(function, arguments, made))
 
     def arrays(self, tree: Any, family: Family | None = None) -> Any:
         """A tree of NumPy arrays as one of the framework's; states become the family's own."""
@@ -65,8 +68,9 @@ class Backend:
         """The leaves of a tree of the framework's arrays as NumPy arrays."""
         return [self.numpy(leaf) for leaf in jax.tree.leaves(tree)]
 
+    @cache  # noqa: B019  # there are two backends
     def function(self, case: Case) -> Callable[..., Any]:
-        """The function of a case."""
+        """The function of a case, always the same one."""
         verb = getattr(self.module(case.family.name), case.verb.name)
 
         def function(*arguments: Any) -> Any:
@@ -101,25 +105,30 @@ class Jax(Backend):
         return jax.enable_x64(True)
 
     def vjp(self, function: Callable[..., Any], arguments: Any, cotangents: Any) -> list[Any]:
-        # One program, since compiling is what takes the time.
-        @jax.jit
-        def pull(leaves: list[Any], cotangents: list[Any]) -> list[Any]:
-            _, pull_back = jax.vjp(lambda *leaves: floats(function(*with_floats(arguments, leaves))), *leaves)
-            return list(pull_back(cotangents))
+        _, pull_back = jax.vjp(lambda *leaves: floats(function(*with_floats(arguments, leaves))), *floats(arguments))
+        return list(pull_back(list(cotangents)))
 
-        return pull(floats(arguments), list(cotangents))
-
-    def outcome(self, function: Callable[..., Any], arguments: Any) -> tuple[list[Any], list[Any]]:
-        generator = np.random.default_rng(15)
-
-        @jax.jit
-        def both(leaves: list[Any]) -> tuple[list[Any], list[Any]]:
-            outputs, pull_back = jax.vjp(lambda *leaves: floats(function(*with_floats(arguments, leaves))), *leaves)
-            cotangents = [jnp.asarray(generator.normal(size=output.shape), output.dtype) for output in outputs]
-            return outputs, list(pull_back(cotangents))
-
-        outputs, gradients = both(floats(arguments))
+    def outcome(
+        self, function: Callable[..., Any], arguments: Any, cotangents: list[Any] | None = None
+    ) -> tuple[list[Any], list[Any]]:
+        if cotangents is None:
+            cotangents = drawn(floats(jax.eval_shape(function, *arguments)))
+        outputs, gradients = differentiated(function)(arguments, list(map(self.array, cotangents)))
         return self.numpys(outputs), self.numpys(gradients)
+
+
+@cache
+def differentiated(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Results and gradients in one program, since compiling is what takes the time."""
+
+    @jax.jit
+    def both(arguments: Any, cotangents: list[Any]) -> tuple[list[Any], list[Any]]:
+        outputs, pull_back = jax.vjp(
+            lambda *leaves: floats(function(*with_floats(arguments, leaves))), *floats(arguments)
+        )
+        return outputs, list(pull_back([each.astype(out.dtype) for each, out in zip(cotangents, outputs, strict=True)]))
+
+    return both
 
 
 class Torch(Backend):
@@ -153,6 +162,12 @@ class Torch(Backend):
             return [torch.zeros_like(leaf) for leaf in leaves]
         outputs, cotangents = zip(*attached, strict=True)
         return list(torch.autograd.grad(outputs, leaves, cotangents, allow_unused=True, materialize_grads=True))
+
+
+def drawn(outputs: list[Any]) -> list[Any]:
+    """Random cotangents, always the same ones."""
+    generator = np.random.default_rng(15)
+    return [generator.normal(size=tuple(output.shape)) for output in outputs]
 
 
 JAX, TORCH = BACKENDS = (Jax(), Torch())

@@ -5,6 +5,7 @@ import inspect
 import os
 import pkgutil
 from collections.abc import Iterator
+from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -24,8 +25,13 @@ from backends import BACKENDS, Backend
 
 torch.set_num_threads(1)
 
-settings.register_profile("suite", deadline=None, derandomize=bool(os.environ.get("CI")), max_examples=12)
+settings.register_profile("suite", deadline=None, derandomize=bool(os.environ.get("CI")), max_examples=8)
 settings.load_profile("suite")
+
+# What XLA has compiled once, for the other worker and for the next run.
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "xla"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def _modules() -> Iterator[ModuleType]:

@@ -5,6 +5,7 @@ are differentiable (the floating ones), what a batch gives (what its stacks give
 """
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -12,7 +13,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import pytest
 
 from diffstack.actions import NOOP, POP, PUSH
 from diffstack.families import FLOATING, MOVABLE
@@ -510,6 +510,9 @@ FAMILIES = (POINTER, DISCRETE, SUPERPOSITION, NEURAL_STACK, NEURAL_QUEUE, NEURAL
 
 # --- what the tests run over ---
 
+# `make test-all` sets it; without it, the full product of shapes, dtypes and methods is not even collected.
+FULL = bool(os.environ.get("DIFFSTACK_FULL"))
+
 SMALL = Size(5, 3, (2,), (2,))
 STEP = SMALL._replace(time=None)
 
@@ -523,6 +526,11 @@ SCANS = tuple(case for case in CASES if case.verb.name == "scan")
 METHODS = tuple((case.family, case.method) for case in SCANS)
 
 
-def mainly_scans(cases: tuple[Case, ...]) -> list[Any]:
+def mainly_scans(cases: tuple[Case, ...]) -> list[Case]:
     """The scans, and the other verbs when the full product is asked for."""
-    return [pytest.param(case, marks=() if case in SCANS else pytest.mark.full, id=str(case)) for case in cases]
+    return [case for case in cases if FULL or case in SCANS]
+
+
+def product(*values: Any) -> tuple[Any, ...]:
+    """What is run only when the full product is asked for."""
+    return values if FULL else ()

@@ -333,14 +333,16 @@ BAD = {
     "half a step": bad_option("--steps", "1.5", "integer"),
     "steps in words": bad_option("--steps", "many", "integer"),
     "a learning rate beyond float32": Bad(
-        ["learn", "target.npy", "--learning-rate", "1e30"], "--learning-rate", ["1e30", "1.8e+19", "float32"]
+        ["learn", "target.npy", "--learning-rate", "1e30"], "--learning-rate", ["1e+30", "1.8e+19", "float32"]
     ),
     "no learning rate": bad_option("--learning-rate", "0", "above 0"),
     "a negative learning rate": bad_option("--learning-rate", "-0.1", "above 0"),
     "a NaN learning rate": bad_option("--learning-rate", "nan", "finite"),
-    "an infinite learning rate": bad_option("--learning-rate", "1e999", "finite"),
+    "an infinite learning rate": Bad(
+        ["learn", "target.csv", "--learning-rate", "1e999"], "--learning-rate", ["inf", "finite"]
+    ),
     "a learning rate in words": bad_option("--learning-rate", "fast", "number"),
-    "an unknown backend": bad_option("--backend", "numpy", "jax or torch"),
+    "an unknown backend": bad_option("--backend", "numpy", "'jax', 'torch'"),
     "an output of an unknown ending": bad_option("--out", "x.txt", ".npy or .csv"),
     "an output without a folder": bad_option("--out", "none/x.npy", "No such file"),
     "an output in a file": bad_option("--out", "target.npy/x.npy", "Not a directory"),
@@ -373,7 +375,7 @@ BAD = {
         ["other than --out"],
         lambda: Path("link.csv").symlink_to("x.png"),
     ),
-    "an unknown device": Bad(["parity", "--device", "tpu"], "--device", ["'tpu'", "cpu or cuda"]),
+    "an unknown device": Bad(["parity", "--device", "tpu"], "--device", ["'tpu'", "'cpu', 'cuda'"]),
     "an unknown dtype": Bad(["parity", "--dtype", "int8"], "--dtype", ["'int8'", "float16"]),
     "a report without a folder": Bad(["parity", "--json", "none/x"], "--json", ["'none/x'"]),
     "a demo in a file": Bad(["demo", "--out", "target.csv"], "--out", ["'target.csv'"]),

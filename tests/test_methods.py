@@ -16,11 +16,13 @@ from diffstack.torch_impl._parallel._recompute import recompute
 from diffstack.torch_impl.reversal import reverse
 from families import (
     FAMILIES,
+    FULL,
     NEURAL_DEQUE,
     NEURAL_QUEUE,
     NEURAL_STACK,
     POINTER,
     SUPERPOSITION,
+    Case,
     Family,
     Sample,
     Size,
@@ -56,12 +58,8 @@ def sample_of(family: Family, size: Size, kind: str) -> Any:
 
 def both(backend: Backend, family: Family, sample: Any, method: str) -> tuple[list[Any], list[Any]]:
     """Final state and reads, and the gradient of everything under random cotangents of both."""
-    arguments = backend.arrays(tuple(sample), family)
-
-    def scan(*arguments: Any) -> Any:
-        return backend.module(family.name).scan(*arguments, method=method)
-
-    return backend.outcome(scan, arguments)
+    scan = next(verb for verb in family.verbs if verb.name == "scan")
+    return backend.outcome(backend.function(Case(family, scan, method)), backend.arrays(tuple(sample), family))
 
 
 def agree(backend: Backend, family: Family, sample: Any, method: str = "parallel") -> None:
@@ -79,12 +77,8 @@ def covering() -> list[Any]:
     """Every family over several chunks, the last broken off; and more slots than a chunk can reach."""
     chosen = [(family, Size(257, 7, (3,))) for family in FAMILIES]
     chosen += [(POINTER, Size(64, 40, (2,), (2,))), (SUPERPOSITION, Size(40, 130, (2,), (2,)))]
-    rest = [pair for pair in itertools.product(FAMILIES, ALL_SIZES) if pair not in chosen]
-    return [
-        pytest.param(*pair, marks=marks, id="-".join(map(str, pair)))
-        for pairs, marks in ((chosen, ()), (rest, pytest.mark.full))
-        for pair in pairs
-    ]
+    chosen = [*itertools.product(FAMILIES, ALL_SIZES)] if FULL else chosen
+    return [pytest.param(*pair, id="-".join(map(str, pair))) for pair in chosen]
 
 
 @pytest.mark.parametrize(("family", "size"), covering())

@@ -13,10 +13,10 @@ FILES = sorted(str(path.relative_to(ROOT / "jax_impl")) for path in (ROOT / "jax
 
 # What differs, and why.
 EXTRA_NAMES = {
-    # JAX compiles, and knows meshes of devices; PyTorch has autocast.
-    "_arrays.py": {"_check_width", "_compiled", "_varying", "_explicit", "without_autocast"},
+    # JAX compiles, and knows meshes of devices; PyTorch has autocast, and gathers bits in a way of its own.
+    "_arrays.py": {"_check_width", "_compiled", "_varying", "_explicit", "without_autocast", "gathered"},
     # PyTorch pays for every step of a loop, so its addresses are found without one.
-    "_parallel/discrete.py": {"_addresses", "_first_fault", "_depths", "_faults", "gathered"},
+    "_parallel/discrete.py": {"_addresses", "_first_fault", "_depths", "_faults"},
 }
 # A tensor is made on a device, that of a tensor it is like; a JAX array goes where its inputs are.
 EXTRA_PARAMETERS = {"device", "like"}

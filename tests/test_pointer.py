@@ -70,7 +70,14 @@ def test_the_notebook_example(backend: Backend):
 
 # --- pushes alone, and pops alone ---
 
-LENGTHS = [0, 1, 13, 32, 33, 70]
+# No step, one, a broken chunk, and around the ring many times; a stack that is smaller than a chunk, and a larger one.
+RUNS = [
+    Size(0, 1, (1,)),
+    Size(1, 7, (), (2,)),
+    Size(33, 7, (), (2,)),
+    Size(33, 40, (2, 3)),
+    Size(70, 1, (1,)),
+]
 
 
 def results(backend: Backend, method: str, arguments: tuple, count: int) -> tuple[list, list]:
@@ -84,15 +91,13 @@ def results(backend: Backend, method: str, arguments: tuple, count: int) -> tupl
 
 
 @pytest.mark.usefixtures("x64", "quick_compilation")
-@pytest.mark.parametrize("time", LENGTHS)
-def test_push_all_and_pop_all_by_both_methods(backend: Backend, time: int):
-    """Over a broken chunk, around the ring many times, and in a stack that is larger than a chunk."""
-    for slots, element, batch in [(1, (1,), ()), (7, (), (2,)), (40, (2, 3), ())]:
-        state, _, elements = POINTER.sample(np.random.default_rng(6), Size(time, slots, element, batch), False)
-        arguments = backend.arrays((state, elements), POINTER)
-        ours, theirs = (results(backend, method, arguments, 70 - time) for method in ("sequential", "parallel"))
-        for left, right in zip([*theirs[0], *theirs[1]], [*ours[0], *ours[1]], strict=True):
-            assert_close(left, right, 1e-12)
+@pytest.mark.parametrize("size", RUNS, ids=str)
+def test_push_all_and_pop_all_by_both_methods(backend: Backend, size: Size):
+    state, _, elements = POINTER.sample(np.random.default_rng(6), size, False)
+    arguments = backend.arrays((state, elements), POINTER)
+    ours, theirs = (results(backend, method, arguments, 70 - size.time) for method in ("sequential", "parallel"))
+    for left, right in zip([*theirs[0], *theirs[1]], [*ours[0], *ours[1]], strict=True):
+        assert_close(left, right, 1e-12)
 
 
 @pytest.mark.usefixtures("x64")

@@ -128,3 +128,13 @@ def numbered(array: Tensor, axis: int) -> Tensor:
     shape = [1] * array.ndim
     shape[axis] = array.shape[axis]
     return torch.arange(array.shape[axis], device=array.device).reshape(shape)
+
+
+def gathered(rows: Tensor, places: Tensor) -> Tensor:
+    """The rows (*batch, rows, dim) at some places (*batch, reads), bit for bit."""
+    # One index for whole rows: `torch.gather` needs one for every entry, and on the CPU it changes the NaNs of float16
+    # and bfloat16. `torch.take_along_dim` would fix the size of the batch while compiling.
+    batch, count = rows.shape[:-2], rows.shape[-2]
+    first = torch.arange(math.prod(batch), device=rows.device).reshape(*batch, 1) * count
+    found = rows.flatten(0, -2).index_select(0, (places + first).flatten())
+    return found.reshape(*places.shape, rows.shape[-1])

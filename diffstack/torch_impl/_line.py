@@ -22,7 +22,7 @@ from diffstack import _checks
 from diffstack._checks import Layout
 from diffstack.actions import POP, PUSH
 from diffstack.families import FLOATING
-from diffstack.torch_impl._arrays import as_array, as_codes, as_wide, floating_dtype, matmul, numbered
+from diffstack.torch_impl._arrays import as_array, as_codes, as_wide, floating_dtype, gathered, matmul, numbered
 from diffstack.torch_impl._ties import block_at_zero, pass_at_zero, smaller
 
 Nearer = Callable[[Tensor], Tensor]
@@ -121,8 +121,8 @@ def resize(state: Any, *, capacity: int) -> Any:
 def taken_slots(state: Any, slots: Int[Tensor, "*batch kept"]) -> Any:
     """The state of the slots at some places, which may differ from stack to stack."""
     return state._replace(
-        values=torch.take_along_dim(state.values, slots[..., None], -2),
-        strengths=torch.take_along_dim(state.strengths, slots, -1),
+        values=gathered(state.values, slots),
+        strengths=torch.gather(state.strengths, -1, slots),
     )
 
 

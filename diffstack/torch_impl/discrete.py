@@ -39,13 +39,13 @@ from diffstack.torch_impl._arrays import (
     as_lengths,
     as_state,
     flat,
+    gathered,
     movable_dtype,
     numbered,
     run,
     shaped,
 )
 from diffstack.torch_impl._parallel import discrete as _parallel
-from diffstack.torch_impl._parallel.discrete import gathered
 from diffstack.torch_impl._ragged import stopped
 
 

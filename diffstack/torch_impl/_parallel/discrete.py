@@ -16,6 +16,7 @@ from jaxtyping import Bool, Int8, Int32, Int64, Integer, Shaped
 from torch import Tensor
 
 from diffstack.actions import NOOP, POP, PUSH
+from diffstack.torch_impl._arrays import gathered
 
 
 def scan(
@@ -78,7 +79,7 @@ def _faults(
     met = overflow.to(torch.int8) + 2 * underflow.to(torch.int8) + 3 * unknown.to(torch.int8)
     met = torch.cat([fault[..., None], met], -1)
     first = torch.argmax((met != 0).to(torch.int8), -1, keepdim=True)
-    return push & ~overflow, torch.take_along_dim(met, first, -1)[..., 0]
+    return push & ~overflow, torch.gather(met, -1, first)[..., 0]
 
 
 def _addresses(
@@ -91,18 +92,6 @@ def _addresses(
     written = torch.cat([torch.ones_like(slot, dtype=torch.bool), writes, torch.zeros_like(slot, dtype=torch.bool)], -1)
     order = torch.sort(visited, dim=-1, stable=True).indices
     position = torch.arange(order.shape[-1], device=order.device)
-    latest = torch.cummax(torch.where(torch.take_along_dim(written, order, -1), position, 0), -1).values
-    address = torch.empty_like(order).scatter(-1, order, torch.take_along_dim(order, latest, -1))
+    latest = torch.cummax(torch.where(torch.gather(written, -1, order), position, 0), -1).values
+    address = torch.empty_like(order).scatter(-1, order, torch.gather(order, -1, latest))
     return address[..., slots:]
-
-
-def gathered(
-    rows: Shaped[Tensor, "*batch rows dim"], addresses: Int64[Tensor, "*batch reads"]
-) -> Shaped[Tensor, "*batch reads dim"]:
-    """The rows at some addresses, bit for bit."""
-    # One index for whole rows: `torch.gather` needs one for every entry, and on the CPU it changes the NaNs of float16
-    # and bfloat16.
-    batch, count = rows.shape[:-2], rows.shape[-2]
-    first = torch.arange(batch.numel(), device=rows.device).reshape(*batch, 1) * count
-    found = rows.flatten(0, -2).index_select(0, (addresses + first).flatten())
-    return found.reshape(*addresses.shape, rows.shape[-1])
