@@ -25,10 +25,10 @@ OVERVIEW = tuple(f"{name} over T, {BACKWARD}" for name in ("superposition", "neu
 def main(
     only: Annotated[str, typer.Option(help=f"One benchmark: {', '.join(SUITE)}.")] = "",
     quick: Annotated[bool, typer.Option("--quick", help="The smallest sizes, to see that it runs.")] = False,
-    out: Annotated[Path, typer.Option(help="A folder for JSON and pictures.", file_okay=False)] = RESULTS,
+    out: Annotated[Path, typer.Option(help="A folder for JSON, tables and pictures.", file_okay=False)] = RESULTS,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to run.")] = "cpu",
 ) -> None:
-    """Time every implementation beside its baselines, and write tables, JSON and pictures."""
+    """Time every implementation beside its baselines, and write JSON, tables and pictures."""
     if only and only not in SUITE:
         raise typer.BadParameter(f"one of {', '.join(SUITE)}, not {only!r}", param_hint="--only")
     if device == "cuda" and not (torch.cuda.is_available() and jax.default_backend() == "gpu"):
@@ -48,7 +48,9 @@ def main(
         measured = list(_run(name, device, quick, console))
         everything += measured
         (out / f"{name}-{device}.json").write_text(report.as_json(about, measured))
-        report.picture(measured, out / f"{name}-{device}.png")
+        (out / f"{name}-{device}.md").write_text(report.as_markdown(name, about, measured))
+        # The first work's axis is the number of steps; the tables have the others.
+        report.picture([each for each in measured if each[0].axis == measured[0][0].axis], out / f"{name}-{device}.png")
     if not only:
         overview = [each for each in everything if each[0].title in OVERVIEW]
         report.picture(overview, out / f"overview-{device}.png")
@@ -57,7 +59,7 @@ def main(
 
 def _run(name: str, device: str, quick: bool, console: Console) -> Iterator[tuple[Work, list[Result]]]:
     """Measure the works of a benchmark, and print each table as soon as it is full."""
-    budget = Budget(call=15, total=0.02 if quick else 0.5, rounds=3 if quick else 100, bytes=memory.available() // 2)
+    budget = Budget(call=15, total=0.02 if quick else 0.6, rounds=3 if quick else 100, bytes=memory.available() // 2)
     runner, works = Runner(device, budget), list(SUITE[name](device, quick))
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -43,7 +43,7 @@ class Work(NamedTuple):
         competitors: what is compared; they share nothing but the inputs.
         limit: the name of the competitor that serves as a yardstick: a copy, or one matrix product.
         reference: the name of the competitor that is to be beaten.
-        shown: the names of the three or four competitors that a picture shows.
+        drawn: the names of the few competitors that the picture shows; the first is a baseline.
     """
 
     benchmark: str
@@ -54,7 +54,7 @@ class Work(NamedTuple):
     competitors: tuple[Competitor, ...]
     limit: str
     reference: str
-    shown: tuple[str, ...] = ()
+    drawn: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -80,8 +80,8 @@ class Budget(NamedTuple):
 
     Attributes:
         call: seconds for one call; what is predicted to take more is skipped.
-        total: seconds for all its calls, as far as two calls allow.
-        rounds: the most calls that are timed.
+        total: seconds for all calls after the first; one that takes longer is timed once.
+        rounds: the most calls after the first.
         bytes: of temporary memory.
     """
 
@@ -97,28 +97,36 @@ class Runner:
     def __init__(self, device: str, budget: Budget) -> None:
         self.device, self.budget = device, budget
         self._seen: dict[tuple[str, str], tuple[int, Result]] = {}
+        self._measured: dict[tuple[str, tuple[int, ...], str], Result] = {}
 
     def run(self, work: Work, progress: Callable[[str], None] = lambda name: None) -> list[Result]:
-        """Measure every competitor of a work that is within the budget."""
+        """Measure every competitor of a work that is within the budget; a shape on several axes is measured once."""
+        keys = [(work.mode, tuple(work.shape.values()), competitor.name) for competitor in work.competitors]
+        if not all(key in self._measured for key in keys):
+            self._measured.update(zip(keys, self._results(work, progress), strict=True))
+        results = [self._measured[key] for key in keys]
+        for result in results:
+            self._seen[work.title, result.name] = work.size, result
+        return results
+
+    def _results(self, work: Work, progress: Callable[[str], None]) -> list[Result]:
         prepared = {}
         for competitor in work.competitors:
             progress(competitor.name)
             prepared[competitor.name] = self._prepared(competitor, work)
         progress("timing")
         ready = {name: each for name, each in prepared.items() if isinstance(each, _Ready)}
-        times: dict[str, list[float]] = {name: [] for name in ready}
-        for name in _turns({name: self._repetitions(each.first) for name, each in ready.items()}):
+        times = {name: [each.first] for name, each in ready.items()}
+        affordable = {name: int(self.budget.total / each.first) for name, each in ready.items()}
+        for name in _turns({name: min(count, self.budget.rounds) for name, count in affordable.items()}):
             times[name].append(_timed(ready[name].call))
-        results = [
+        return [
             each if isinstance(each, Result) else _summary(competitor, times[competitor.name], each.bytes)
             for competitor, each in zip(work.competitors, prepared.values(), strict=True)
         ]
-        for result in results:
-            self._seen[work.title, result.name] = work.size, result
-        return results
 
     def _prepared(self, competitor: Competitor, work: Work) -> "_Ready | Result":
-        """A competitor that has run twice, or the reason why not."""
+        """A competitor that has run twice, the second time on the clock, or the reason why not."""
         reason = self._prediction(competitor, work)
         if not reason:
             call, known = _call(competitor, work.mode, self.device)
@@ -126,9 +134,11 @@ class Runner:
                 reason = f"needs {known / 1e9:.1f} GB"
         if reason:
             return Result(competitor.name, competitor.framework, skipped=reason)
-        call()
-        used = known if known is not None else memory.of_torch(call, self.device)
-        return _Ready(call, used, _timed(call))
+        if known is None:
+            known = memory.of_torch(call, self.device)
+        else:
+            call()
+        return _Ready(call, known, _timed(call))
 
     def _prediction(self, competitor: Competitor, work: Work) -> str:
         """Why it should not even be tried: time and memory grow at most as the square of the size."""
@@ -142,9 +152,6 @@ class Runner:
         if competitor.framework == "torch" and (result.temporary_bytes or 0) * growth > self.budget.bytes:
             return f"would need {(result.temporary_bytes or 0) * growth / 1e9:.0f} GB"
         return ""
-
-    def _repetitions(self, first: float) -> int:
-        return max(1 if first > self.budget.total else 2, min(self.budget.rounds, int(self.budget.total / first)))
 
 
 class _Ready(NamedTuple):

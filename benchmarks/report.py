@@ -6,19 +6,24 @@ import platform
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import jax
+import matplotlib
 import numpy
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 from rich.table import Table
 
 import diffstack
 from benchmarks.measure import Result, Work
 
 Measured = Sequence[tuple[Work, list[Result]]]
+# The baseline in grey, then the others in the order of `Work.drawn`.
+COLOURS = "#777777", "#e6862c", "#5aa5d8", "#1f3b73"
 
 
 def environment(device: str) -> dict[str, Any]:
@@ -54,7 +59,8 @@ def table(measured: Measured) -> Table:
                 result.add_row(size, each.name, f"skipped: {each.skipped}", *[""] * 5, style="dim")
             else:
                 spread = f"{_seconds(each.low)} to {_seconds(each.high)}"
-                ratios = _times(_ratio(each, work.limit, results)), _times(1 / _ratio(each, work.reference, results))
+                limit, reference = (_median(name, results) for name in (work.limit, work.reference))
+                ratios = _ratio(each.median, limit), _ratio(reference, each.median)
                 memory = _bytes(each.temporary_bytes)
                 result.add_row(size, each.name, _seconds(each.median), spread, str(each.repetitions), *ratios, memory)
         result.add_section()
@@ -78,46 +84,63 @@ def as_json(about: Mapping[str, Any], measured: Measured) -> str:
     return json.dumps({"environment": dict(about), "works": works}, indent=1, allow_nan=False) + "\n"
 
 
+def as_markdown(name: str, about: Mapping[str, Any], measured: Measured) -> str:
+    """Every median and every temporary memory, a table for each title."""
+    device, date = about["device"] if about["device"] != "cpu" else about["cpu"], about["date"][:10]
+    lines = [
+        f"# {name}",
+        "",
+        f"{device}, {about['cores']} cores, {date}; JAX {about['jax']}, PyTorch {about['torch']}.",
+    ]
+    for title, group in groupby(measured, key=lambda each: each[0].title):
+        columns = [(work, {each.name: each for each in results}) for work, results in group]
+        work = columns[0][0]
+        lines += ["", f"## {title}", "", f"{_sizes(work)}. Median time and temporary memory.", ""]
+        lines.append("".join(f"| {work.axis} = {work.size} " for work, _ in columns).join(["| ", "|"]))
+        lines.append("|---" * (len(columns) + 1) + "|")
+        for competitor in dict.fromkeys(name for _, results in columns for name in results):
+            cells = (_cell(results.get(competitor)) for _, results in columns)
+            lines.append(f"| {competitor} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def picture(measured: Measured, path: Path) -> None:
-    """Draw time and temporary memory against size: a line for each competitor shown, a column for each title."""
+    """Draw time and temporary memory against size: a column for each title, a line for each competitor to be drawn."""
     titles = list(dict.fromkeys(work.title for work, _ in measured))
-    figure = Figure(figsize=(1 + 5 * len(titles), 8), layout="constrained")
-    panels = figure.subplots(2, len(titles), sharey="row", squeeze=False)
-    lines: dict[str, Any] = {}
-    names = list(dict.fromkeys(name for work, _ in measured for name in work.shown))
-    for column, title in enumerate(titles):
-        rows = [(work, results) for work, results in measured if work.title == title]
-        for name in names:
-            points = [(w.size, e) for w, results in rows for e in results if e.name == name and e.median is not None]
-            if points and name in rows[0][0].shown:
-                lines[name] = _lines(panels[:, column], rows[0][0].shown.index(name), name, points)
-        for panel in panels[:, column]:
-            sizes = sorted({work.size for work, _ in rows})
-            panel.set(xscale="log", yscale="log", xlabel=rows[0][0].axis)
-            panel.set_xticks(sizes, [str(size) for size in sizes])
-            panel.minorticks_off()
-            panel.grid(alpha=0.3)
-        panels[0, column].set_title(title.replace(", ", "\n", 1))
-    panels[0, 0].set_ylabel("seconds: median, and 10% to 90%")
-    panels[1, 0].set_ylabel("temporary memory, bytes")
-    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=2 * len(titles), frameon=False)
-    figure.savefig(path, dpi=110)
+    with matplotlib.rc_context({"font.size": 12, "axes.titlesize": 13, "legend.fontsize": 11}):
+        figure = Figure(figsize=(0.5 + 5 * len(titles), 7.5), layout="constrained")
+        panels = figure.subplots(2, len(titles), sharex="col", sharey="row", squeeze=False)
+        for column, title in enumerate(titles):
+            _draw([each for each in measured if each[0].title == title], panels[:, column])
+        for panel, label, unit in zip(panels[:, 0], ("time", "temporary memory"), "sB", strict=True):
+            panel.set_ylabel(label)
+            panel.yaxis.set_major_formatter(EngFormatter(unit))
+        figure.savefig(path, dpi=100)
 
 
-def _lines(panels: Any, place: int, name: str, points: Sequence[tuple[int, Result]]) -> Any:
-    sizes, results = zip(*points, strict=True)
-    median, low, high = (numpy.array([getattr(e, q) for e in results]) for q in ("median", "low", "high"))
-    # The baseline comes first.
-    style: dict[str, Any] = {
-        "color": ("#7f7f7f", "#1f77b4", "#d62728", "#ff7f0e")[place],
-        "linestyle": "dashed" if place == 0 else "solid",
-        "marker": "o",
-        "markersize": 4,
-    }
-    panels[0].fill_between(sizes, low, high, color=style["color"], alpha=0.15, linewidth=0)
-    # Nothing at all has no place on a logarithmic axis.
-    panels[1].plot(sizes, [e.temporary_bytes or numpy.nan for e in results], **style)
-    return panels[0].plot(sizes, median, label=name, **style)[0]
+def _draw(measured: Measured, panels: Any) -> None:
+    """One column: the medians, the span from 10% to 90% as a shade, and the memory below."""
+    work = measured[0][0]
+    for place, name in enumerate(work.drawn):
+        points = [(w.size, e) for w, results in measured for e in results if e.name == name and e.median is not None]
+        sizes, results = [size for size, _ in points], [each for _, each in points]
+        style: Any = {"color": COLOURS[place], "linestyle": "solid" if place else "dashed", "linewidth": 2}
+        # Lines that lie on one another stay visible, and what takes no memory has no place on a logarithmic axis.
+        style |= {"marker": "oDsv"[place], "markersize": 9 - place, "label": name}
+        panels[0].plot(sizes, [each.median for each in results], **style)
+        low, high = [each.low for each in results], [each.high for each in results]
+        panels[0].fill_between(sizes, low, high, color=style["color"], alpha=0.15, linewidth=0)
+        panels[1].plot(sizes, [each.temporary_bytes or numpy.nan for each in results], **style)
+    sizes = sorted({work.size for work, _ in measured})
+    for panel in panels:
+        panel.set(xscale="log", yscale="log")
+        panel.set_xticks(sizes, [str(size) for size in sizes])
+        panel.minorticks_off()
+        panel.grid(alpha=0.3)
+    panels[0].set_title(work.title.replace(", ", "\n", 1))
+    # Lines rise from the left to the right, so there is room.
+    panels[0].legend(loc="upper left", frameon=False)
+    panels[1].set_xlabel(work.axis)
 
 
 def _sizes(work: Work) -> str:
@@ -125,13 +148,18 @@ def _sizes(work: Work) -> str:
     return ", ".join(f"{name} = {length}" for name, length in work.shape.items() if name != work.axis)
 
 
-def _ratio(each: Result, name: str, results: Sequence[Result]) -> float:
-    other = next((result.median for result in results if result.name == name), None)
-    return float("nan") if other is None or each.median is None else each.median / other
+def _median(name: str, results: Sequence[Result]) -> float | None:
+    return next((each.median for each in results if each.name == name), None)
 
 
-def _times(ratio: float) -> str:
-    return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
+def _ratio(one: float | None, other: float | None) -> str:
+    if one is None or other is None:
+        return ""
+    return f"{one / other:,.0f}" if one / other >= 100 else f"{one / other:.3g}"
+
+
+def _cell(each: Result | None) -> str:
+    return "" if each is None or each.median is None else f"{_seconds(each.median)}, {_bytes(each.temporary_bytes)}"
 
 
 def _seconds(seconds: float | None) -> str:

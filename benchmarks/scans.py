@@ -1,5 +1,9 @@
-"""The `scan` of every family and method, beside a plain loop and one matrix product of the reads' shape."""
+"""The `scan` of every family and method, beside plain loops, a public library, and one matrix product.
 
+"auto" is not measured: it is one of the two methods, by the shapes.
+"""
+
+import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -25,13 +29,12 @@ class Shape(NamedTuple):
     D: int
 
 
-# The shape that grows along one axis at a time, and the lengths that each axis takes.
-SLOTS = Shape(8, 512, 64, 64), {"T": (64, 512, 2048, 8192), "N": (8, 256), "D": (16, 256), "B": (1, 32)}
-# Where there are strengths, a scan keeps every push, whatever the capacity.
-PILE = Shape(8, 256, 1, 32), {"T": (64, 256, 1024, 4096), "D": (8, 128), "B": (1, 32)}
+SLOTS = Shape(8, 512, 64, 64), {"T": (64, 512, 2048, 8192), "N": (8, 64, 256), "D": (16, 64, 256), "B": (1, 8, 32)}
+# Where elements have strengths, a scan keeps every push, whatever the capacity.
+PILE = Shape(8, 256, 1, 32), {"T": (64, 256, 1024, 4096), "D": (8, 32, 128), "B": (1, 8, 32)}
+# From so many steps on only "parallel" runs, to show how its time and its memory grow.
+LONG = 4096
 QUICK = Shape(2, 8, 4, 3)
-# Beyond this time only the parallel forms run, to see how they grow.
-LONGEST = 2048
 # Plain loops over a family's equations, by framework.
 LOOPS: dict[str, dict[str, Callable[..., Any]]] = {
     "pointer": {"jax": baselines.pointer_scan, "torch": baselines.pointer_loop},
@@ -40,39 +43,51 @@ LOOPS: dict[str, dict[str, Callable[..., Any]]] = {
     "neural_stack": {"torch": baselines.neural_stack_loop},
     "neural_queue": {"torch": baselines.neural_queue_loop},
 }
-LIMIT, PUBLIC = "one product (JAX)", "stack-attention-pytorch"
+PLAIN = {"jax": "plain lax.scan (JAX)", "torch": "plain loop (PyTorch)"}
+LIBRARY = "stack-attention-pytorch"
+LIMIT = "one product (JAX)"
 
 
 def works(name: str, device: str, quick: bool) -> Iterator[Work]:
-    """A family's rows, axis by axis; forward alone over time only."""
-    family = FAMILIES[name]
-    base, axes = PILE if family.strengths else SLOTS
+    """A family's works, axis by axis: plain loops, and the forward pass alone, only over the number of steps."""
+    base, axes = PILE if FAMILIES[name].strengths else SLOTS
     axes = {"T": (QUICK.T,)} if quick else axes
-    reference = "plain loop (PyTorch)" if name in LOOPS else "sequential (PyTorch)"
-    baseline = PUBLIC if name == "superposition" else reference
-    for mode, axis in [*((BACKWARD, axis) for axis in axes), (FORWARD, "T")]:
+    for mode, axis in itertools.product((BACKWARD, FORWARD), axes):
         for length in axes[axis]:
+            if mode == FORWARD and (axis != "T" or length >= LONG):
+                continue
             shape = QUICK if quick else base._replace(**{axis: length})
-            competitors = tuple(_competitors(family, shape, device))
+            competitors = tuple(_competitors(name, shape, device, plain=axis == "T"))
+            reference = PLAIN["torch"] if name in LOOPS and axis == "T" else "sequential (PyTorch)"
             title = f"{name} over {axis}, {mode}"
-            shown = baseline, "sequential (JAX)", "parallel (JAX)", "parallel (PyTorch)"
-            yield Work(name, title, shape._asdict(), axis, mode, competitors, LIMIT, reference, shown)
+            yield Work(name, title, shape._asdict(), axis, mode, competitors, LIMIT, reference, _drawn(name))
 
 
-def _competitors(family: Family, shape: Shape, device: str) -> Iterator[Competitor]:
-    inputs, methods = _inputs(family, shape), family.methods if shape.T <= LONGEST else family.methods[-1:]
-    if shape.T <= LONGEST:
-        for framework, loop in LOOPS.get(family.name, {}).items():
-            yield Competitor(f"plain loop ({TITLES[framework]})", partial(loop, shape.N), inputs, framework)
-        if family.name == "superposition":
-            yield Competitor(PUBLIC, partial(baselines.stack_attention, shape.N), inputs, "torch")
+def _drawn(name: str) -> tuple[str, ...]:
+    """Three lines and a baseline.
+
+    The baseline is the public library, where there is one, or else a plain loop. Stepping is shown in JAX alone: there
+    it is the faster one, and in PyTorch it takes about as long as a plain loop.
+    """
+    baselines = [LIBRARY] if name == "superposition" else [PLAIN["torch"]] if name in LOOPS else []
+    return (*(baselines or ["sequential (PyTorch)"]), "sequential (JAX)", "parallel (PyTorch)", "parallel (JAX)")
+
+
+def _competitors(name: str, shape: Shape, device: str, plain: bool) -> Iterator[Competitor]:
+    family = FAMILIES[name]
+    inputs, long = _inputs(family, shape), shape.T >= LONG
+    if plain and not long:
+        for framework, loop in LOOPS.get(name, {}).items():
+            yield Competitor(PLAIN[framework], partial(loop, shape.N), inputs, framework)
+        if name == "superposition":
+            yield Competitor(LIBRARY, partial(baselines.stack_attention, shape.N), inputs, "torch")
     for framework, implementation in IMPLEMENTATIONS.items():
         options = {"device": device} if framework == "torch" else {}
-        for method in methods:
-            scan = partial(_scan, getattr(implementation, family.name), method, shape, options)
+        for method in family.methods[-1:] if long else family.methods:
+            scan = partial(_scan, getattr(implementation, name), method, shape, options)
             yield Competitor(f"{method} ({TITLES[framework]})", scan, inputs, framework)
     # Its weights grow with the square of the time.
-    if shape.T <= LONGEST:
+    if not long:
         weights = _random(shape.B, shape.T, shape.T)
         yield Competitor(LIMIT, lambda weights, elements: weights @ elements, (weights, inputs[1]), "jax")
 

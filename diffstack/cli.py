@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
-from enum import Enum
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, cast
@@ -43,7 +43,14 @@ def _number(kind: type, least: float, expected: str) -> Any:
 
 _COUNT = _number(int, 0, "an integer of at least 0")
 _RATE = _number(float, math.ulp(0.0), "a finite number above 0")
-_Dtype = Enum("_Dtype", {name: name for name in parity.DTYPES})
+
+
+class _Dtype(StrEnum):
+    float16 = "float16"
+    bfloat16 = "bfloat16"
+    float32 = "float32"
+    float64 = "float64"
+
 
 app = typer.Typer(
     add_completion=False,

@@ -1,15 +1,15 @@
 """A recurrent controller learns to reverse sequences with a neural stack.
 
-The controller is a layer of 32 tanh units. It sees one symbol a step, a marker at the end of the sequence, and then
-nothing; it has to say the symbols in reverse. At each step it decides with what strengths to push and to pop and what
-to push, and it reads the stack through `neural_stack.step`. It is trained on lengths 1 to 8 only, until it reverses
-256 new sequences of length 64, and as many of length 128, without a single mistake, in three checks in a row.
+The controller is a layer of 32 tanh units. It sees one symbol at each step, then a marker at the end of the sequence,
+and then nothing, while it has to say the symbols in reverse. At each step it decides how strongly to push and to pop
+and what to push, and it reads the stack through `neural_stack.step`. It is trained on sequences of 1 to 8 symbols. The
+training stops when three checks in a row find no mistake in 256 new sequences of length 64 and 256 of length 128.
 
     python examples/controller_jax.py --seed 0 --out controller.png
 
-measured: seeds 0 to 4, on which the recipe (noise, first biases, three checks) was chosen, all get there within two
-minutes on two cores; 256 further sequences of either length then come out without a mistake, too, but for 1 of length
-64 with seed 4.
+With seeds 0 to 4 this took less than two minutes on two cores. These are the seeds on which the recipe (the noise, the
+first biases, the three checks) was chosen, so another seed may take longer or give up. Of 256
+further sequences of each length, all then came out without a mistake, except for one of length 64 with seed 4.
 """
 
 import argparse
@@ -41,7 +41,7 @@ class Batch(NamedTuple):
 
     inputs: Array  # (T, B, SYMBOLS + 1): a symbol, the marker, or nothing
     live: Array  # (T, B): 1 up to the last answer, 0 in the padding
-    noise: Array  # (T, B, 2): what disturbs the push and the pop
+    noise: Array  # (T, B, 2): added to the logits of push and pop
     answers: Array  # (T, B): 1 where an answer is due
     targets: Array  # (T, B): the answer
 
@@ -64,20 +64,20 @@ def init(rng: np.random.Generator) -> dict[str, Array]:
     shapes = {"in": (SYMBOLS + 1 + ELEMENT + HIDDEN, HIDDEN), "out": (HIDDEN, 2 + ELEMENT + SYMBOLS)}
     weights = {name: rng.standard_normal(shape) / np.sqrt(shape[0]) for name, shape in shapes.items()}
     biases = {f"{name} bias": np.zeros(shape[1]) for name, shape in shapes.items()}
-    # It begins by filling the stack, so that there is something to read.
+    # At first it pushes much and pops little, so that there is something to read.
     biases["out bias"][[PUSH, POP]] = 2, -2
     return {name: jnp.asarray(array, jnp.float32) for name, array in (weights | biases).items()}
 
 
 def controller(parameters: dict[str, Array], carry: Any, inputs: Any) -> tuple[Any, Any]:
-    """One step: from what it sees, read and remembers to what it answers and does with the stack."""
+    """One step: from what it sees, has read and remembers, to what it answers and does with the stack."""
     (stack, read, hidden), (symbol, live, noise) = carry, inputs
     seen = jnp.concatenate([symbol, read, hidden], -1)
     hidden = jnp.tanh(seen @ parameters["in"] + parameters["in bias"])
     out = hidden @ parameters["out"] + parameters["out bias"]
     strengths, element, answer = jnp.split(out, [2, 2 + ELEMENT], -1)
-    # Noise, in training only, makes strengths between 0 and 1 useless to it, whose errors would add up with length:
-    # without noise none of five seeds got there in 3000 steps.
+    # The noise, in training only, makes strengths between 0 and 1 unreliable, so that the controller learns hard ones.
+    # The errors of soft ones would add up with the length: without noise, none of five seeds succeeded in 3000 steps.
     # Padding is NOOP: both strengths are 0.
     actions = jax.nn.sigmoid(strengths + noise) * live[..., None]
     stack, read = neural_stack.step(stack, actions, jnp.tanh(element))
@@ -87,7 +87,7 @@ def controller(parameters: dict[str, Array], carry: Any, inputs: Any) -> tuple[A
 def run(parameters: dict[str, Array], batch: Batch) -> tuple[Array, Array, Array]:
     """What the controller answers and does, and the strengths on its stack, at each step."""
     steps, size = batch.live.shape
-    # Every step takes a slot, so there is one for each.
+    # Every step takes a slot, so the stack has one for each step.
     stack = neural_stack.empty(steps, (ELEMENT,), batch_shape=(size,))
     carry = stack, jnp.zeros((size, ELEMENT)), jnp.zeros((size, HIDDEN))
     _, outputs = lax.scan(partial(controller, parameters), carry, (batch.inputs, batch.live, batch.noise))
@@ -95,7 +95,7 @@ def run(parameters: dict[str, Array], batch: Batch) -> tuple[Array, Array, Array
 
 
 def loss(parameters: dict[str, Array], batch: Batch) -> Array:
-    """The cross entropy of an answer."""
+    """The mean cross entropy of the answers."""
     answers, _, _ = run(parameters, batch)
     costs = optax.softmax_cross_entropy_with_integer_labels(answers, batch.targets)
     return jnp.sum(costs * batch.answers) / jnp.sum(batch.answers)
@@ -150,7 +150,7 @@ def draw_picture(parameters: dict[str, Array], rng: np.random.Generator, length:
     seen = [LETTERS[symbol] for symbol in np.argmax(np.asarray(batch.inputs)[:length, 0], -1)]
     said = [LETTERS[symbol] for symbol in np.argmax(answers[length + 1 :], -1)]
     labels = [*seen, "|", *(f"\n{letter}" for letter in said)]
-    # A slot moves down by one at every step; here it stays in the row of the step that pushed it.
+    # A step moves every slot down by one. In the picture an element stays in the row of the step that pushed it.
     lives = np.stack([np.roll(row, now + 1 - len(row)) for now, row in enumerate(strengths)], 1)
 
     figure = Figure(figsize=(10, 4.5), dpi=100, layout="constrained")
@@ -165,7 +165,8 @@ def draw_picture(parameters: dict[str, Array], rng: np.random.Generator, length:
     below.set_yticks(np.arange(length + 1), labels[: length + 1], fontsize=11)
     below.set_ylabel("pushed at", fontsize=14)
     below.set_xticks(steps, labels, fontsize=14)
-    below.set_xlabel("steps: what the controller sees and, from the marker | on, what it answers", fontsize=14)
+    label = "steps: the upper letters are what the controller sees, the lower ones what it answers"
+    below.set_xlabel(label, fontsize=14)
     figure.colorbar(image, ax=[above, below], ticks=[0, 1], aspect=40, pad=0.01).set_label("strength", fontsize=14)
     return figure
 

@@ -71,7 +71,7 @@ def test_values_of_hard_actions(backend: Backend, case: Case, size: Size):
         assert_close(actual, expected, 1e-12)
 
 
-@pytest.mark.parametrize("case", mainly_scans(CASES))
+@pytest.mark.parametrize("case", mainly_scans(CASES), ids=str)
 def test_float32_is_as_good_as_it_can_be(backend: Backend, case: Case):
     """8 units in the last place, from float32 arguments that the oracle takes in float64."""
     size = Size(64, 7) if case.method else Size(None, 7)
@@ -83,7 +83,7 @@ def test_float32_is_as_good_as_it_can_be(backend: Backend, case: Case):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16], ids=lambda d: d.__name__)
-@pytest.mark.parametrize("case", mainly_scans(DIFFERENTIABLE))
+@pytest.mark.parametrize("case", mainly_scans(DIFFERENTIABLE), ids=str)
 def test_the_dtype_stays(backend: Backend, case: Case, dtype: type):
     """In the narrow ones; the other tests have those of 32 and 64 bits."""
     size = SMALL if case.method else STEP
@@ -95,7 +95,7 @@ def test_the_dtype_stays(backend: Backend, case: Case, dtype: type):
         assert_close(actual, expected, 16 * float(ml_dtypes.finfo(dtype).eps))
 
 
-@pytest.mark.parametrize("case", mainly_scans(CASES))
+@pytest.mark.parametrize("case", mainly_scans(CASES), ids=str)
 @pytest.mark.parametrize("size", [Size(2, 3, (0,)), Size(2, 3, (2,), (0,)), Size(0, 1, (0, 2), (2, 0))], ids=str)
 def test_axes_of_length_zero(backend: Backend, case: Case, size: Size):
     size = size if case.method else size._replace(time=None)

@@ -50,7 +50,7 @@ def agree(functions: Any, arguments: Any, family: Family) -> None:
         assert np.abs(left - right).max() <= 1e-12 * np.abs(left).max()
 
 
-@pytest.mark.parametrize("case", mainly_scans(DIFFERENTIABLE))
+@pytest.mark.parametrize("case", mainly_scans(DIFFERENTIABLE), ids=str)
 def test_the_frameworks_agree_under_hard_actions(case: Case):
     functions = {backend: backend.function(case) for backend in (JAX, TORCH)}
     agree(functions, tuple(case.arguments(size_of(case), hard=True)), case.family)

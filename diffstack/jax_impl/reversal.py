@@ -10,7 +10,6 @@ from jax import Array
 
 from diffstack import _checks
 from diffstack.actions import POP, PUSH
-from diffstack.families import family_of
 from diffstack.jax_impl import pointer
 from diffstack.jax_impl._arrays import as_array
 
@@ -42,13 +41,13 @@ def reverse(
     family = _checks.check_stack(stack, "diffstack.jax_impl")
     _checks.check_sequence("sequence", sequence, family)
     _checks.check_choice("method", method, ("auto", *family.methods))
-    return _reverse(sequence, stack, method) if len(sequence) else sequence
+    return _reverse(sequence, stack, method, family.only_moves) if len(sequence) else sequence
 
 
-@partial(jax.jit, static_argnames=("stack", "method"))
-def _reverse(sequence: Array, stack: Any, method: str) -> Array:
+@partial(jax.jit, static_argnames=("stack", "method", "only_moves"))
+def _reverse(sequence: Array, stack: Any, method: str, only_moves: bool) -> Array:
     rows = sequence.reshape(len(sequence), math.prod(sequence.shape[1:]))
-    if not family_of(stack).only_moves:
+    if not only_moves:
         return _by_two_stacks(rows, stack, method).reshape(sequence.shape)
     # Where an element goes does not depend on it, so the stacks carry addresses, once, while this is compiled, and each
     # element moves once.

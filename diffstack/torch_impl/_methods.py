@@ -5,7 +5,7 @@ a function and its gradient compute the same forward pass.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from diffstack import _checks
 from diffstack.families import FAMILIES
@@ -30,7 +30,7 @@ THRESHOLDS = {
 }
 
 
-def choose(method: object, name: str, time: Any, layout: _checks.Layout) -> str:
+def choose(method: object, name: str, time: Any, layout: _checks.Layout) -> Literal["sequential", "parallel"]:
     """How to run so many steps: "sequential" or "parallel"; "auto" is the faster of them."""
     _checks.check_choice("method", method, ("auto", *FAMILIES[name.partition(".")[0]].methods))
     if _checks.is_symbolic(time):

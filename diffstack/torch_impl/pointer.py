@@ -146,11 +146,11 @@ def _pop_all(
     if method == "parallel":
         index, elements = _parallel.pop_all(*state, count)
         return PointerState(state.buffer, index), elements
-    elements = [state.buffer[..., :0, :]]
+    popped = [state.buffer[..., :0, :]]
     for _ in range(count):
         state, element = _pop(state)
-        elements.append(element[..., None, :])
-    return state, torch.cat(elements, -2)
+        popped.append(element[..., None, :])
+    return state, torch.cat(popped, -2)
 
 
 # The public functions.

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from diffstack import _checks
 from diffstack.actions import POP, PUSH
-from diffstack.families import family_of
 from diffstack.torch_impl import pointer
 from diffstack.torch_impl._arrays import as_array
 
@@ -40,12 +39,12 @@ def reverse(
     family = _checks.check_stack(stack, "diffstack.torch_impl")
     _checks.check_sequence("sequence", sequence, family)
     _checks.check_choice("method", method, ("auto", *family.methods))
-    return _reverse(sequence, stack, method) if len(sequence) else sequence
+    return _reverse(sequence, stack, method, family.only_moves) if len(sequence) else sequence
 
 
-def _reverse(sequence: Tensor, stack: Any, method: str) -> Tensor:
+def _reverse(sequence: Tensor, stack: Any, method: str, only_moves: bool) -> Tensor:
     rows = sequence.reshape(len(sequence), math.prod(sequence.shape[1:]))
-    if not family_of(stack).only_moves:
+    if not only_moves:
         return _by_two_stacks(rows, stack, method).reshape(sequence.shape)
     # Where an element goes does not depend on it, so the stacks carry addresses, and each element moves once.
     addresses = torch.arange(len(rows), dtype=torch.int32, device=rows.device)[:, None]

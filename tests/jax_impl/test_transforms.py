@@ -35,7 +35,7 @@ def assert_all_close(actual: Any, expected: Any, tolerance: float = TOLERANCE) -
         assert_close(left, right, tolerance)
 
 
-@pytest.mark.parametrize("case", mainly_scans(CASES))
+@pytest.mark.parametrize("case", mainly_scans(CASES), ids=str)
 def test_jit(case: Case):
     function, arguments = prepared(case)
     assert_all_close(jax.jit(function)(*arguments), function(*arguments))
@@ -61,7 +61,7 @@ def test_vmap(case: Case, axis: int):
     assert_all_close(mapped, function(*arguments))
 
 
-@pytest.mark.parametrize("case", mainly_scans(tuple(case for case in CASES if len(case.arguments(STEP)) > 1)))
+@pytest.mark.parametrize("case", mainly_scans(tuple(case for case in CASES if len(case.arguments(STEP)) > 1)), ids=str)
 @pytest.mark.parametrize("shared", [0, *product(1)])
 def test_vmap_with_a_shared_argument(case: Case, shared: int):
     """The state stays while the rest is mapped, or the state is mapped and the rest stays."""
@@ -75,7 +75,7 @@ def test_vmap_with_a_shared_argument(case: Case, shared: int):
     assert_all_close(jax.vmap(function, in_axes=axes)(*one), function(*many))
 
 
-@pytest.mark.parametrize("case", mainly_scans(DIFFERENTIABLE))
+@pytest.mark.parametrize("case", mainly_scans(DIFFERENTIABLE), ids=str)
 def test_forward_and_reverse_mode_agree(case: Case):
     """<cotangent, J tangent> = <J^T cotangent, tangent>, and under checkpoint."""
     function, arguments = prepared(case)
@@ -97,7 +97,7 @@ def test_forward_and_reverse_mode_agree(case: Case):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("modes", [("rev",), *product(("fwd", "rev"))], ids=str)
-@pytest.mark.parametrize("case", mainly_scans(DIFFERENTIABLE))
+@pytest.mark.parametrize("case", mainly_scans(DIFFERENTIABLE), ids=str)
 def test_gradients_to_second_order(case: Case, modes: tuple[str, ...]):
     """Reverse over reverse; and forward over it, and the other way round, when the full product is asked for."""
     size = Size(2 if case.method else None, 2, (1,))

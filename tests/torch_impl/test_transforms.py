@@ -54,7 +54,7 @@ def loss(function: Callable[..., Any]) -> Callable[..., Tensor]:
     return lambda *leaves: sum(torch.sin(leaf).sum() for leaf in function(*leaves))
 
 
-@pytest.mark.parametrize("case", mainly_scans(DIFFERENTIABLE))
+@pytest.mark.parametrize("case", mainly_scans(DIFFERENTIABLE), ids=str)
 def test_gradcheck(case: Case):
     size = Size(3 if case.method else None, 2, (1,))
     arguments = TORCH.arguments(case, size)
@@ -74,7 +74,7 @@ def test_vmap(case: Case, axis: int):
     assert_all_close(mapped, function(*arguments))
 
 
-@pytest.mark.parametrize("case", mainly_scans(tuple(case for case in CASES if len(case.arguments(STEP)) > 1)))
+@pytest.mark.parametrize("case", mainly_scans(tuple(case for case in CASES if len(case.arguments(STEP)) > 1)), ids=str)
 @pytest.mark.parametrize("shared", [0, *product(1)])
 def test_vmap_with_a_shared_argument(case: Case, shared: int):
     """The state stays while the rest is mapped, or the state is mapped and the rest stays."""
@@ -88,7 +88,7 @@ def test_vmap_with_a_shared_argument(case: Case, shared: int):
     assert_all_close(torch.func.vmap(function, in_dims=axes)(*one), function(*many))
 
 
-@pytest.mark.parametrize("case", mainly_scans(DIFFERENTIABLE))
+@pytest.mark.parametrize("case", mainly_scans(DIFFERENTIABLE), ids=str)
 def test_func_grad_and_jacobians(case: Case):
     """`grad`, `vmap(grad)`, `jacrev` and `jacfwd` against autograd."""
     function, arguments = prepared(case, np.float64)
@@ -137,7 +137,7 @@ def test_arguments_stay_as_they_were(case: Case):
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("case", mainly_scans(CASES))
+@pytest.mark.parametrize("case", mainly_scans(CASES), ids=str)
 def test_compile(case: Case):
     """The whole graph, forward and backward."""
     compiled_equals_eager(case, "aot_eager")
