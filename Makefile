@@ -9,7 +9,7 @@ demo: .venv/installed
 	$(BIN)/diffstack demo --out demo
 
 test: .venv/installed
-	$(BIN)/python -m pytest -q -n auto --dist worksteal
+	$(BIN)/python -m pytest -q -n auto --dist worksteal --ignore tests/test_fast.py
 
 # A witness for every family, framework and method, for after every edit.
 test-fast: .venv/installed

@@ -16,6 +16,9 @@ from benchmarks import memory, scans
 from benchmarks.__main__ import SUITE, main
 from benchmarks.measure import BACKWARD, FORWARD, Budget, Competitor, Runner, Work
 
+# The baselines are what anyone would write.
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
 APP = Typer()
 APP.command()(main)
 

@@ -60,8 +60,12 @@ def test_gradcheck(case: Case):
     arguments = TORCH.arguments(case, size)
     function = of_floats(TORCH.function(case), arguments)
     leaves = [leaf.requires_grad_() for leaf in floats(arguments)]
-    assert gradcheck(function, leaves, check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True)
-    assert gradgradcheck(function, leaves, check_fwd_over_rev=True, fast_mode=not FULL)
+    # Along random directions, or along all of them when the full product is asked for.
+    options = {"fast_mode": not FULL}
+    assert gradcheck(
+        function, leaves, check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True, **options
+    )
+    assert gradgradcheck(function, leaves, check_fwd_over_rev=True, **options)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
