@@ -110,14 +110,15 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
 
 def check_count(name: str, value: Any, least: int) -> int:
     """A size must be an integer, and not too small."""
-    # A compiler's symbolic integer is asked nothing, since an answer would fix its value.
+    # A symbolic integer is asked nothing, since an answer would fix its value. (To PyTorch's compiler it is an `int`.)
     if is_symbolic(value):
         return value
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    if isinstance(value, bool) or not (isinstance(value, int) or hasattr(value, "__index__")):
         bad_type(name, f"an integer of at least {least}", f"{value!r} ({type(value).__name__})")
-    if operator.index(value) < least:
-        bad_value(name, f"an integer of at least {least}", operator.index(value))
-    return operator.index(value)
+    count = value if isinstance(value, int) else operator.index(value)
+    if count < least:
+        bad_value(name, f"an integer of at least {least}", count)
+    return count
 
 
 def is_symbolic(size: Any) -> bool:

@@ -47,7 +47,7 @@ def read_target(path: Path) -> np.ndarray:
         file holds become float64.
 
     Raises:
-        InputError: a file that is not as said above, one with NaN or infinity among them.
+        InputError: any other file, or one that holds NaN or infinity.
     """
     expected = "a .npy or .csv file"
     try:
@@ -77,7 +77,7 @@ def check_output(name: str, path: Path, endings: tuple[str, ...], others: Mappin
         The path with links resolved, so that it is the linked file that is replaced.
 
     Raises:
-        InputError: a path that is not as said above.
+        InputError: a path that cannot be written, or that may not be.
     """
     if endings and path.suffix.lower() not in endings:
         refuse(name, f"a file ending in {' or '.join(endings)}", _shown(path))

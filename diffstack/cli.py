@@ -63,7 +63,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command line.
 
     Args:
-        arguments: those behind the command's name.
+        arguments: what follows the command's name.
 
     Returns:
         The exit status: 0, 1 where a comparison failed, 2 for bad input.

@@ -32,7 +32,7 @@ class Backend:
         raise NotImplementedError
 
     def numpy(self, array: Any) -> Any:
-        """The way back."""
+        """An array of the framework as a NumPy array, bit for bit."""
         raise NotImplementedError
 
     def dtype(self, name: str) -> Any:

@@ -61,7 +61,7 @@ def scanned(backend: Backend, family: Family, state: Any, actions: Any, elements
 
 
 def reads(backend: Backend, family: Family, actions: Any, elements: Any) -> list[Any]:
-    """Those of a scan from an empty state; of both ends of a deque."""
+    """The reads of a scan from an empty state; for a deque, of both its ends."""
     with backend.x64():
         state = empty(family, dtype=jax.tree.leaves(elements)[0].dtype)
         return backend.numpys(scanned(backend, family, state, actions, elements)[1])

@@ -192,6 +192,28 @@ def test_torch_compile_at_several_shapes(case: Case):
         assert len(graphs) == expected
 
 
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family.is_stack], ids=str)
+def test_torch_compile_the_reversal_at_several_lengths(family: Family):
+    torch.compiler.reset()
+    reverse, stack = TORCH.module("reversal").reverse, TORCH.module(family.name)
+    compiled = torch.compile(lambda sequence: reverse(sequence, stack=stack), backend="eager", fullgraph=True)
+    for length in (2, 3):
+        sequence = torch.randn(length, 2)
+        assert torch.equal(compiled(sequence), sequence.flip(0))
+
+
+def test_torch_compile_pops_from_several_batches():
+    torch.compiler.reset()
+    pointer = TORCH.module("pointer")
+    compiled = torch.compile(lambda state: pointer.pop_all(state, 5), backend="eager", fullgraph=True)
+    for batch in (2, 3, 4):
+        state = pointer.push_all(pointer.empty(3, (2,), batch_shape=(batch,)), torch.randn(batch, 4, 2))
+        for left, right in zip(
+            jax.tree.leaves(compiled(state)), jax.tree.leaves(pointer.pop_all(state, 5)), strict=True
+        ):
+            assert torch.equal(left, right)
+
+
 @pytest.mark.parametrize("case", SCANS, ids=str)
 def test_torch_export_with_a_dynamic_batch(case: Case):
     arguments = sized(case, 2, 3)

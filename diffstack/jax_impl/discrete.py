@@ -176,7 +176,7 @@ def encode(codes: Any, *, dtype: Any = None) -> Array:
 
     Args:
         codes: PUSH, POP and NOOP of `diffstack.actions`, of any shape.
-        dtype: of no meaning here; it stands in the signature because other families' actions have a floating dtype.
+        dtype: ignored; it is a parameter because the actions of other families have a floating dtype.
 
     Example:
         >>> from diffstack.actions import NOOP, PUSH

@@ -62,7 +62,7 @@ def init(
         A `LearnState`, for `advance`.
 
     Raises:
-        TypeError, ValueError: an argument that is not as said above.
+        TypeError, ValueError: an argument of another type, dtype or shape.
 
     Example:
         >>> import jax.numpy as jnp
@@ -91,7 +91,8 @@ def advance(state: LearnState, target: Array, steps: int) -> tuple[LearnState, A
         The run afterwards, and the mean squared error before each update, (steps,).
 
     Raises:
-        TypeError, ValueError: an argument that is not as said above, a program whose output is not like the target.
+        TypeError, ValueError: an argument of another type, dtype or shape, or a program whose output is not like the
+            target.
 
     Example:
         >>> import jax.numpy as jnp
@@ -128,7 +129,8 @@ def learn_input(
         A `Learned`: the input, the program's output for it, and the mean squared error before each update.
 
     Raises:
-        TypeError, ValueError: an argument that is not as said above, a program whose output is not like the target.
+        TypeError, ValueError: an argument of another type, dtype or shape, or a program whose output is not like the
+            target.
 
     Example:
         >>> import jax.numpy as jnp

@@ -62,7 +62,7 @@ def _reverse(sequence: Array, stack: Any, method: str, only_moves: bool) -> Arra
 def _by_two_stacks(rows: Array, stack: Any, method: str) -> Array:
     n, dim = rows.shape
     empty = stack.empty(n, (dim,), dtype=rows.dtype)
-    # Pushes that nobody reads, and pops that push nothing, where the family has something faster for them.
+    # Some families run pushes alone and pops alone faster than a scan that can do both.
     if hasattr(stack, "push_all"):
         _, popped = stack.pop_all(stack.push_all(empty, rows, method=method), n, method=method)
         return stack.contents(stack.push_all(empty, popped, method=method))

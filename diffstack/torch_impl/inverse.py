@@ -59,7 +59,7 @@ def init(
         A `LearnState`, for `advance`.
 
     Raises:
-        TypeError, ValueError: an argument that is not as said above.
+        TypeError, ValueError: an argument of another type, dtype or shape.
 
     Example:
         >>> import torch
@@ -88,7 +88,8 @@ def advance(state: LearnState, target: Tensor, steps: int) -> tuple[LearnState, 
         The run afterwards, and the mean squared error before each update, (steps,).
 
     Raises:
-        TypeError, ValueError: an argument that is not as said above, a program whose output is not like the target.
+        TypeError, ValueError: an argument of another type, dtype or shape, or a program whose output is not like the
+            target.
 
     Example:
         >>> import torch
@@ -125,7 +126,8 @@ def learn_input(
         A `Learned`: the input, the program's output for it, and the mean squared error before each update.
 
     Raises:
-        TypeError, ValueError: an argument that is not as said above, a program whose output is not like the target.
+        TypeError, ValueError: an argument of another type, dtype or shape, or a program whose output is not like the
+            target.
 
     Example:
         >>> import torch

@@ -36,7 +36,7 @@ class DifferentiableStack(nn.Module):
         initial_index: the index that a program starts from, a parameter, (N,).
 
     Raises:
-        TypeError, ValueError: a shape that is not as said above.
+        TypeError, ValueError: a shape that is no such tuple.
 
     Example:
         >>> import torch
@@ -168,7 +168,7 @@ class StackFromBuffer(DifferentiableStack):
         buffer: (N, *element), floating; the parameter `initial_buffer` is a copy of it.
 
     Raises:
-        TypeError, ValueError: a buffer that is not as said above.
+        TypeError, ValueError: a buffer of another type, dtype or shape.
 
     Example:
         >>> import torch
@@ -206,7 +206,7 @@ class StackPushModule(nn.Module):
         stack_shape: (N, *element), with at least one slot.
 
     Raises:
-        TypeError, ValueError: a shape that is not as said above.
+        TypeError, ValueError: a shape that is no such tuple.
 
     Example:
         >>> import torch
@@ -249,7 +249,7 @@ class StackPopModule(_OfBuffer):
         initial_buffer: (N, *element), floating; the top is the last row. Gradients reach it.
 
     Raises:
-        TypeError, ValueError: a buffer that is not as said above.
+        TypeError, ValueError: a buffer of another type, dtype or shape.
 
     Example:
         >>> import torch
@@ -276,7 +276,7 @@ class StackPeekModule(_OfBuffer):
         initial_buffer: (N, *element), floating; the top is the last row. Gradients reach it.
 
     Raises:
-        TypeError, ValueError: a buffer that is not as said above.
+        TypeError, ValueError: a buffer of another type, dtype or shape.
 
     Example:
         >>> import torch
@@ -300,7 +300,7 @@ class ListReverser(nn.Module):
         element_dim: the length of each vector.
 
     Raises:
-        TypeError, ValueError: an argument that is not as said above.
+        TypeError, ValueError: a number that is no integer, or too small.
 
     Example:
         >>> import torch
@@ -331,7 +331,7 @@ class LearnableListReverser(ListReverser):
         element_dim: the length of each vector.
 
     Raises:
-        TypeError, ValueError: an argument that is not as said above.
+        TypeError, ValueError: a number that is no integer, or too small.
 
     Example:
         >>> import torch

@@ -55,7 +55,7 @@ def _reverse(sequence: Tensor, stack: Any, method: str, only_moves: bool) -> Ten
 def _by_two_stacks(rows: Tensor, stack: Any, method: str) -> Tensor:
     n, dim = rows.shape
     empty = stack.empty(n, (dim,), dtype=rows.dtype, device=rows.device)
-    # Pushes that nobody reads, and pops that push nothing, where the family has something faster for them.
+    # Some families run pushes alone and pops alone faster than a scan that can do both.
     if hasattr(stack, "push_all"):
         _, popped = stack.pop_all(stack.push_all(empty, rows, method=method), n, method=method)
         return stack.contents(stack.push_all(empty, popped, method=method))

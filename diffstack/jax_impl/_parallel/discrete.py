@@ -50,7 +50,7 @@ def _addresses(
     ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         (addresses, before), (change, address) = state, inputs
         depth = jnp.clip(before + change, 0, slots)
-        # What is not pushed is written to the spare row behind the last slot.
+        # What is not pushed is written to a spare row after the last slot.
         row = jnp.where(depth > before, depth, slots + 1)
         addresses = addresses.at[row].set(address, mode="promise_in_bounds")
         return (addresses, depth), (depth, addresses.at[depth].get(mode="promise_in_bounds"))

@@ -8,7 +8,7 @@ gradient is one scatter-add. That is O(T) integers and O(T d) values.
 PyTorch pays for every step of a loop, so there is none. The depth is a clamped sum: each step is a function
 x -> min(max(x + b, lo), hi), these compose into functions of the same form, and log2(T) rounds of composition give
 every depth and with it every fault. Sorting the steps by the slot that is on top after them, and by time within it,
-puts each read behind the push it sees: a running maximum of the positions of pushes away.
+puts each read after the push that it sees: a running maximum of the positions of pushes away.
 """
 
 import torch
