@@ -1,105 +1,65 @@
-"""What the command line needs of a framework, under the same names for both."""
+"""What the command line needs from a framework, under the same names for both."""
 
-import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from diffstack import _report
 
 NAMES = ("jax", "torch")
 
 
 class Backend(NamedTuple):
-    """An implementation and its framework.
-
-    Attributes:
-        title: the framework's name.
-        version: that of the framework.
-        implementation: `diffstack.jax_impl` or `diffstack.torch_impl`.
-        asarray: from a NumPy array to the framework's own; `np.asarray` goes back.
-        grad: `jax.grad` or `torch.func.grad`.
-        adam: from a learning rate to the optimizer that `learn_input` takes.
-        wide: a context with 64-bit numbers on or off; PyTorch always has them.
-    """
+    """An implementation and its framework."""
 
     title: str
     version: str
-    implementation: Any
+    implementation: Any  # diffstack.jax_impl or diffstack.torch_impl
     asarray: Callable[[np.ndarray], Any]
     grad: Callable[..., Any]
-    adam: Callable[[float], Any]
-    wide: Callable[[bool], AbstractContextManager[Any]]
+    adam: Callable[[float], Any]  # makes an optimizer for `learn_input` from a learning rate
+    wide: Callable[[], AbstractContextManager[Any]]  # enables 64-bit numbers, as they always are in PyTorch
 
 
 def load(name: str) -> Backend:
-    """Import a framework.
-
-    Args:
-        name: "jax" or "torch".
-
-    Returns:
-        The framework as a `Backend`.
-
-    Raises:
-        ImportError: it is not installed, and which extra installs it.
-    """
-    implementation = importlib.import_module(f"diffstack.{name}_impl")
-    framework = importlib.import_module(name)
+    """Import "jax" or "torch". The ImportError of a missing one says how to install it."""
+    implementation, framework = import_module(f"diffstack.{name}_impl"), import_module(name)
+    version = framework.__version__
     if name == "jax":
-        return Backend(
-            "JAX",
-            framework.__version__,
-            implementation,
-            framework.numpy.asarray,
-            framework.grad,
-            importlib.import_module("optax").adam,
-            framework.enable_x64,
-        )
-    return Backend(
-        "PyTorch",
-        framework.__version__,
-        implementation,
-        framework.tensor,
-        framework.func.grad,
-        lambda rate: partial(framework.optim.Adam, lr=rate),
-        lambda _: nullcontext(),
-    )
+        adam, wide = import_module("optax").adam, partial(framework.enable_x64, True)
+        return Backend("JAX", version, implementation, framework.numpy.asarray, framework.grad, adam, wide)
+    tensor, grad, adam = framework.tensor, framework.func.grad, framework.optim.Adam
+    return Backend("PyTorch", version, implementation, tensor, grad, lambda rate: partial(adam, lr=rate), nullcontext)
 
 
-def chunk(steps: int) -> int:
-    """How many steps of a learning run are taken at once: few enough to interrupt it and to see it move."""
-    return max(1, min(10, steps // 10))
+class Run(NamedTuple):
+    """A learning run."""
+
+    losses: np.ndarray  # (steps,), before each update
+    snapshots: dict[int, np.ndarray]  # by the number of updates, the input: at the start, twice later, and at the end
+    output: np.ndarray  # what the program makes of the learned input
 
 
-def moments(steps: int) -> set[int]:
-    """The numbers of updates at which a picture of a learning run shows the input: all are ends of chunks."""
-    size = chunk(steps)
-    return {0, steps // 10 // size * size, 3 * steps // 10 // size * size, steps}
-
-
-def learn(
-    backend: Backend, target: np.ndarray, program: Callable[[Any], Any], optimizer: Any, steps: int
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """A learning run, a few steps at a time.
-
-    Args:
-        backend: where it runs.
-        target: what the program is to give.
-        program: a differentiable function from the input to an array like the target.
-        optimizer: one that `learn_input` takes, or None.
-        steps: how many updates.
-
-    Yields:
-        The number of updates so far, the input after them, and the losses since the last time.
-    """
-    inverse, wanted = backend.implementation.inverse, backend.asarray(target)
-    state = inverse.init(wanted, program=program, optimizer=optimizer)
-    yield 0, np.asarray(state.sequence), np.empty(0, target.dtype)
-    done = 0
-    while done < steps:
-        size = min(chunk(steps), steps - done)
-        state, losses = inverse.advance(state, wanted, size)
-        done += size
-        yield done, np.asarray(state.sequence), np.asarray(losses)
+def learn(backend: Backend, target: np.ndarray, program: Callable[[Any], Any], optimizer: Any, steps: int) -> Run:
+    """Run `learn_input` with a progress bar."""
+    inverse = backend.implementation.inverse
+    # The bar moves, and Ctrl-C is heard, between two calls of `advance`. JAX compiles it for every number of steps.
+    size = max(1, min(10, steps // 10))
+    kept = {steps // 10 // size * size, 3 * steps // 10 // size * size, steps}
+    # Even for float32 targets, optax needs 64 bits to correct Adam's bias as PyTorch does.
+    with backend.wide(), _report.progress("learning") as update:
+        wanted = backend.asarray(target)
+        state = inverse.init(wanted, program=program, optimizer=optimizer)
+        losses, snapshots = [np.empty(0, target.dtype)], {0: np.asarray(state.sequence)}
+        for start in range(0, steps, size):
+            done = min(start + size, steps)
+            state, latest = inverse.advance(state, wanted, done - start)
+            losses.append(np.asarray(latest))
+            if done in kept:
+                snapshots[done] = np.asarray(state.sequence)
+            update(done, steps)
+        return Run(np.concatenate(losses), snapshots, np.asarray(program(state.sequence)))

@@ -1,35 +1,29 @@
 """How the command line shows arrays, progress and comparisons."""
 
 import json
-import math
+import sys
 import textwrap
-from collections.abc import Mapping, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import MofNCompleteColumn, Progress
+from rich.table import Column, Table
 from rich.text import Text
 
 from diffstack.parity import Result
 
 
-def bar(console: Console) -> Progress:
-    """A progress bar, where somebody can see it move."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-
-
-def say(console: Console, text: str) -> None:
-    """Print a text as it is: brackets in the name of a file are no markup, and its lines are not cut."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def tell(console: Console, text: str) -> None:
-    """Print a paragraph, cut into lines as wide as the console."""
-    console.print(text, markup=False, highlight=False)
+@contextmanager
+def progress(description: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar on a terminal, and yield the function that takes what is done and what is to be done."""
+    columns = *Progress.get_default_columns(), MofNCompleteColumn()
+    with Progress(*columns, transient=True, disable=not sys.stdout.isatty()) as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def shown(array: np.ndarray, digits: int = 4) -> str:
@@ -37,73 +31,53 @@ def shown(array: np.ndarray, digits: int = 4) -> str:
     return np.array2string(array, precision=digits, suppress_small=True, threshold=200)
 
 
-def compare(console: Console, title: str, rows: Mapping[str, Sequence[Any]], names: Sequence[str]) -> None:
-    """Print the same quantities of two implementations and their difference."""
-    table = Table("", *names, "difference", title=title, title_justify="left", title_style="bold", show_lines=True)
-    for quantity, (ours, theirs) in rows.items():
-        arrays = np.asarray(ours), np.asarray(theirs)
-        gap = float(np.max(np.abs(arrays[0] - arrays[1])))
-        table.add_row(quantity, *(_cell(array) for array in arrays), difference(gap))
-    console.print(table)
+# A table with a bold title.
+titled = partial(Table, title_justify="left", title_style="bold")
 
 
-def difference(gap: float) -> str:
-    """A difference as the tables show it."""
-    return f"{gap:.1e}" if gap else "0"
+def comparison(title: str, rows: Mapping[str, tuple[Any, Any]], names: Sequence[str]) -> Table:
+    """A table of the same quantities in two frameworks, and their differences."""
+    table = titled("", *names, "difference", title=title, show_lines=True)
+    for quantity, pair in rows.items():
+        ours, theirs = map(np.asarray, pair)
+        cells = (textwrap.dedent(shown(array, 3).replace("[", " ").replace("]", "")) for array in (ours, theirs))
+        table.add_row(quantity, *cells, f"{np.abs(ours - theirs).max():.2g}")
+    return table
 
 
-def show(console: Console, environment: Mapping[str, str], results: Sequence[Result]) -> None:
-    """Print a parity report: the worst of each case and dtype, then every comparison that failed."""
-    if not console.is_terminal:
-        console.width = 150
+def show(environment: Mapping[str, str], results: Sequence[Result]) -> None:
+    """Print a parity report: the worst result of each case and dtype, then every comparison that failed."""
     for name, value in environment.items():
-        say(console, f"{name}: {value}")
+        print(f"{name}: {value}")
+    worst: dict[tuple[str, str, bool], Result] = {}
+    for result in sorted(results, key=lambda result: (result.passed, -result.measured)):
+        worst.setdefault((result.name, result.dtype, result.quantity != "values"), result)
     title = "JAX against PyTorch: max|a - b| / max|a|, the worst of all modes and of all gradients"
-    summary = []
-    by_kind = sorted(results, key=_kind)
-    for _, group in groupby(by_kind, key=_kind):
-        summary.append(max(group, key=lambda result: (not result.passed, result.measured)))
-    console.print(_table(title, summary))
     failed = [result for result in results if not result.passed]
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    console.print(_results(title, [worst[kind] for kind in sorted(worst)]))
     if failed:
-        console.print(_table("Out of tolerance", failed))
-    say(console, f"{len(results)} comparisons, {len(failed)} out of tolerance")
+        console.print(_results("Out of tolerance", failed))
+    print(f"{len(results)} comparisons, {len(failed)} out of tolerance")
 
 
 def as_json(environment: Mapping[str, str], results: Sequence[Result]) -> bytes:
     """A parity report with every comparison, for programs; infinite differences are null."""
-    rows = [
-        {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in result._asdict().items()
-        }
-        for result in results
-    ]
+    rows = json.dumps([result._asdict() for result in results], default=np.generic.item)
     report = {
-        "environment": dict(environment),
+        "environment": environment,
         "passed": all(result.passed for result in results),
-        "results": rows,
+        "results": json.loads(rows, parse_constant=lambda infinity: None),
     }
-    return (json.dumps(report, indent=1, default=lambda scalar: scalar.item()) + "\n").encode()
+    return (json.dumps(report, indent=1) + "\n").encode()
 
 
-def _cell(array: np.ndarray) -> Text:
-    return Text(textwrap.dedent(shown(array, 3).replace("[", " ").replace("]", "")))
-
-
-def _kind(result: Result) -> tuple[str, str, bool]:
-    return result.name, result.dtype, result.quantity != "values"
-
-
-def _table(title: str, results: Sequence[Result]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for heading in ("case", "dtype", "mode", "worst of"):
-        table.add_column(heading)
-    for heading in ("difference", "ulps", "allowed", "elementwise"):
-        table.add_column(heading, justify="right")
-    table.add_column("")
+def _results(title: str, results: Sequence[Result]) -> Table:
+    numbers = (Column(heading, justify="right") for heading in ("difference", "ulps", "allowed", "elementwise"))
+    table = titled("case", "dtype", "mode", "worst of", *numbers, "", title=title)
     for result in results:
-        numbers = f"{result.measured:.1e}", f"{result.ulps:.2g}", result.allowed, f"{result.elementwise:.1e}"
         verdict = Text("passed", "green") if result.passed else Text("FAILED", "bold red")
-        table.add_row(result.name, result.dtype, result.mode, result.quantity, *numbers, verdict)
+        texts = result.name, result.dtype, result.mode, result.quantity
+        values = f"{result.measured:.1e}", f"{result.ulps:.2g}", result.allowed, f"{result.elementwise:.1e}"
+        table.add_row(*texts, *values, verdict)
     return table

@@ -296,6 +296,9 @@ BAD = {
     "a name that is too long": Bad(["learn", "x" * 300 + ".csv"], "TARGET", ["too long"]),
     "a directory": Bad(["learn", "."], "TARGET", ["'.'", "a directory"]),
     "a device": Bad(["learn", "/dev/null"], "TARGET", ["'/dev/null'"]),
+    "a named pipe": Bad(
+        ["learn", "pipe.npy"], "TARGET", ["'pipe.npy'", "no regular file"], lambda: os.mkfifo("pipe.npy")
+    ),
     "an unknown ending": bad_bytes("bad.txt", b"1,2\n", "'.txt'", ".npy or .csv"),
     "no ending": bad_bytes("bad", b"1,2\n", ".npy or .csv"),
     "an empty csv": bad_bytes("bad.csv", b"", "empty"),
@@ -340,7 +343,7 @@ BAD = {
     "a NaN learning rate": bad_option("--learning-rate", "nan", "finite"),
     "an infinite learning rate": bad_option("--learning-rate", "1e999", "finite"),
     "a learning rate in words": bad_option("--learning-rate", "fast", "number"),
-    "an unknown backend": bad_option("--backend", "numpy", "'jax', 'torch'"),
+    "an unknown backend": bad_option("--backend", "numpy", "jax or torch"),
     "an output of an unknown ending": bad_option("--out", "x.txt", ".npy or .csv"),
     "an output without a folder": bad_option("--out", "none/x.npy", "No such file"),
     "an output in a file": bad_option("--out", "target.npy/x.npy", "Not a directory"),
@@ -373,7 +376,7 @@ BAD = {
         ["other than --out"],
         lambda: Path("link.csv").symlink_to("x.png"),
     ),
-    "an unknown device": Bad(["parity", "--device", "tpu"], "--device", ["'tpu'", "'cpu', 'cuda'"]),
+    "an unknown device": Bad(["parity", "--device", "tpu"], "--device", ["'tpu'", "cpu or cuda"]),
     "an unknown dtype": Bad(["parity", "--dtype", "int8"], "--dtype", ["'int8'", "float16"]),
     "a report without a folder": Bad(["parity", "--json", "none/x"], "--json", ["'none/x'"]),
     "a demo in a file": Bad(["demo", "--out", "target.csv"], "--out", ["'target.csv'"]),
