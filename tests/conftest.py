@@ -4,8 +4,8 @@ import importlib
 import inspect
 import os
 import pkgutil
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from functools import wraps
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -28,11 +28,6 @@ torch.set_num_threads(1)
 settings.register_profile("suite", deadline=None, derandomize=bool(os.environ.get("CI")), max_examples=8)
 settings.load_profile("suite")
 
-# What XLA has compiled once, for the other worker and for the next run.
-jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "xla"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
 
 def _modules() -> Iterator[ModuleType]:
     for package in (diffstack.jax_impl, diffstack.torch_impl):
@@ -49,8 +44,25 @@ def _is_kernel(value: Any) -> bool:
     return any(inspect.isclass(kind) and issubclass(kind, AbstractArray) for kind in kinds)
 
 
+def _checked(kernel: FunctionType) -> Callable[..., Any]:
+    """The kernel, which checks its annotations whenever it meets new shapes and dtypes."""
+    check, met = jaxtyped(typechecker=beartype)(kernel), set()
+
+    @wraps(kernel)
+    def run(*arguments: Any, **options: Any) -> Any:
+        leaves, structure = jax.tree.flatten((arguments, options))
+        kinds = structure, *((leaf.shape, leaf.dtype) if hasattr(leaf, "shape") else leaf for leaf in leaves)
+        if kinds in met:
+            return kernel(*arguments, **options)
+        result = check(*arguments, **options)
+        met.add(kinds)
+        return result
+
+    return run
+
+
 KERNELS = [(module, name, value) for module in _modules() for name, value in vars(module).items() if _is_kernel(value)]
-CHECKED = {value: jaxtyped(typechecker=beartype)(value) for _, _, value in KERNELS}
+CHECKED = {value: _checked(value) for _, _, value in KERNELS}
 
 for _module, _name, _kernel in KERNELS:
     setattr(_module, _name, CHECKED[_kernel])
@@ -75,14 +87,6 @@ def standard_promotion(strict_promotion: None) -> Iterator[None]:
     """What a user has; `optax.adam` breaks the strict rules."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
-
-
-@pytest.fixture
-def quick_compilation() -> Iterator[None]:
-    """Compile in less time, for tests that do not ask for the bits that users get."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

@@ -175,6 +175,7 @@ def test_an_older_result_is_replaced_also_through_a_link(folder: Path) -> None:
     np.testing.assert_array_equal(np.round(np.load("old")), TARGET[::-1])
 
 
+@pytest.mark.bits
 def test_demo_walks_through_both_frameworks(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = files(folder)
     assert cli.run(["demo", "--out", "new/pictures"]) == 0

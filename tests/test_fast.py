@@ -11,8 +11,6 @@ from backends import Backend, assert_close
 from diffstack import parity
 from families import CASES, FAMILIES, SMALL, STEP, Case, Family, floats
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -15,6 +15,8 @@ from diffstack.families import FLOATING
 from families import DISCRETE, FAMILIES, FULL, METHODS, Family, is_floating
 from strategies import arrays, finite, kept_by_xla, normal, numpy_dtype, programs
 
+pytestmark = pytest.mark.bits
+
 # As many slots as steps, for the families that use one at every push.
 TIME = SLOTS = 10
 ELEMENT = (1,)

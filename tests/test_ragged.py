@@ -9,8 +9,6 @@ import pytest
 from backends import Backend, assert_close
 from families import SCANS, Case, Size, floats, is_floating
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 LENGTHS = np.array([0, 3, 5, 3])
 SIZE = Size(5, 3, (2,), (4,))
 
@@ -57,29 +55,22 @@ def test_values_are_those_of_the_oracle(backend: Backend, case: Case):
 @pytest.mark.parametrize("case", [case for case in SCANS if case.differentiable], ids=str)
 def test_gradients_are_those_of_each_sequence_alone(backend: Backend, case: Case):
     arguments, scan = poisoned(case), backend.module(case.family.name).scan
-    lengths = backend.array(LENGTHS)
 
-    def run(*arguments: Any, lengths: Any = None) -> Any:
-        return scan(*arguments, lengths=lengths, **case.options)
+    def run(*arguments: Any) -> Any:
+        return scan(*arguments, lengths=backend.array(LENGTHS), **case.options)
 
-    results = floats(run(*backend.arrays(arguments, case.family), lengths=lengths))
     generator = np.random.default_rng(3)
-    cotangents = [generator.normal(size=tuple(leaf.shape)) for leaf in results]
-    gradients = backend.numpys(
-        backend.vjp(
-            lambda *a: run(*a, lengths=lengths),
-            backend.arrays(arguments, case.family),
-            list(map(backend.array, cotangents)),
-        )
-    )
+    # The results have the shapes of those of whole sequences.
+    cotangents = [generator.normal(size=each.shape) for each in floats(case.values(SIZE))]
+    gradients = backend.outcome(run, backend.arrays(arguments, case.family), cotangents)[1]
     for length in (3, 5):
         # The sequences of one length, as a batch without padding.
         where = np.flatnonzero(length == LENGTHS)
         state, *sequences = jax.tree.map(lambda leaf, w=where: leaf[w], arguments)
         own = backend.arrays((state, *jax.tree.map(lambda leaf, n=length: leaf[:, :n], sequences)), case.family)
-        shapes = [tuple(leaf.shape) for leaf in floats(run(*own))]
+        shapes = [each.shape for each in floats(case.values(SIZE._replace(time=length, batch=(len(where),))))]
         cut = [each[where][tuple(map(slice, shape))] for each, shape in zip(cotangents, shapes, strict=True)]
-        expected = backend.numpys(backend.vjp(run, own, list(map(backend.array, cut))))
+        expected = backend.outcome(backend.function(case), own, cut)[1]
         for actual, alone_ in zip(gradients, expected, strict=True):
             live = tuple(map(slice, alone_.shape))
             np.testing.assert_allclose(actual[where][live], alone_, rtol=0, atol=1e-12)

@@ -11,6 +11,8 @@ from backends import BACKENDS, JAX, Backend, assert_same_bits
 from families import FAMILIES, FULL, METHODS, Family
 from strategies import numpy_dtype
 
+pytestmark = pytest.mark.bits
+
 STACKS = [(family, method) for family, method in METHODS if family.is_stack]
 
 COVERING = [(0,), (1, 3), (13, 2, 3)]

@@ -24,8 +24,6 @@ from families import (
 )
 from oracles import neural_queue, neural_stack, piles
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 NEURAL = (NEURAL_STACK, NEURAL_QUEUE, NEURAL_DEQUE)
 DIFFERENTIABLE = tuple(case for case in CASES if case.differentiable)
 NOOPS = (0, *product(1), 30)
@@ -100,12 +98,14 @@ def ends(family: Family) -> tuple[bool, ...]:
 ENDS = [(family, top) for family in NEURAL for top in ends(family)]
 
 
-def pushed_once(family: Family, top: bool, strength: float, noops: int) -> tuple[Any, Any, Any]:
-    """One push, then no-ops, whose elements are not zero."""
-    actions = np.zeros((noops + 1, 4 if family is NEURAL_DEQUE else 2))
-    actions[0, 0 if top else 2] = strength
-    elements = np.linspace(3, 5, noops + 1)
-    return family.unused(np.ones(1), 0), actions, (elements, elements) if family is NEURAL_DEQUE else elements
+def pushed_once(family: Family, top: bool, strengths: Any, noops: int) -> tuple[Any, Any, Any]:
+    """A batch of stacks: one push of each strength, then no-ops, whose elements are not zero."""
+    count = len(strengths)
+    actions = np.zeros((count, noops + 1, 4 if family is NEURAL_DEQUE else 2))
+    actions[:, 0, 0 if top else 2] = strengths
+    elements = np.tile(np.linspace(3, 5, noops + 1), (count, 1))
+    state = jax.tree.map(lambda leaf: np.tile(leaf, (count, 1)), family.unused(np.ones(1), 0))
+    return state, actions, (elements, elements) if family is NEURAL_DEQUE else elements
 
 
 @pytest.mark.usefixtures("x64")
@@ -113,33 +113,35 @@ def pushed_once(family: Family, top: bool, strength: float, noops: int) -> tuple
 @pytest.mark.parametrize(("family", "top"), ENDS, ids=str)
 def test_a_push_and_no_ops(backend: Backend, family: Family, top: bool, noops: int):
     """The last read is strength times element, after any number of no-ops: so are its derivatives."""
-    for strength, method in itertools.product([0.0, 0.5, 1.0], family.methods):
-        state, actions, elements = backend.arrays(pushed_once(family, top, strength, noops), family)
+    strengths = np.array([0.0, 0.5, 1.0])
+    state, actions, elements = backend.arrays(pushed_once(family, top, strengths, noops), family)
+    for method in family.methods:
 
-        def last(actions: Any, elements: Any, state: Any = state, method: str = method) -> Any:
+        def last(actions: Any, elements: Any, method: str = method) -> Any:
             scan = backend.module(family.name).scan
-            return reads_of(family, top)(scan(state, actions, elements, method=method)[1])[-1]
+            return reads_of(family, top)(scan(state, actions, elements, method=method)[1])[:, -1]
 
-        assert backend.numpy(last(actions, elements)) == strength * 3
-        by_actions, *by_elements = backend.vjp(last, (actions, elements), [backend.array(np.ones(()))])
-        assert backend.numpy(by_actions)[0, 0 if top else 2] == 3
-        assert backend.numpy(by_elements[0 if top else -1])[0] == strength
+        values, gradients = backend.outcome(last, (actions, elements), [np.ones(3)])
+        by_actions, *by_elements = gradients
+        np.testing.assert_array_equal(values[0], strengths * 3)
+        np.testing.assert_array_equal(by_actions[:, 0, 0 if top else 2], 3)
+        np.testing.assert_array_equal(by_elements[0 if top else -1][:, 0], strengths)
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("noops", [*product(1), 30])
 @pytest.mark.parametrize(("family", "top"), ENDS, ids=str)
 def test_an_initial_element_and_no_ops(backend: Backend, family: Family, top: bool, noops: int):
-    state, actions, elements = pushed_once(family, top, 0.0, noops)
-    state = state._replace(values=np.full(1, 3.0), strengths=np.ones(1))
+    state, actions, elements = pushed_once(family, top, [0.0], noops)
+    state = state._replace(values=np.full((1, 1), 3.0), strengths=np.ones((1, 1)))
 
     def last(state: Any) -> Any:
-        return reads_of(family, top)(backend.module(family.name).scan(state, *arrays)[1])[-1]
+        return reads_of(family, top)(backend.module(family.name).scan(state, *arrays)[1])[:, -1]
 
     state, *arrays = backend.arrays((state, actions, elements), family)
-    by_values, by_strengths = backend.vjp(last, (state,), [backend.array(np.ones(()))])
-    assert backend.numpy(by_values) == [1]
-    assert backend.numpy(by_strengths) == [3]
+    by_values, by_strengths = backend.outcome(last, (state,), [np.ones(1)])[1]
+    assert by_values == [[1]]
+    assert by_strengths == [[3]]
 
 
 @pytest.mark.usefixtures("x64")
@@ -184,17 +186,14 @@ def programs(count: int, length: int) -> list[tuple[Any, Any]]:
 def test_a_push_of_strength_0_may_grow(backend: Backend, family: Family, oracle: Any):
     """The derivative with respect to every push that a hard program does not make is the one-sided one."""
     module = backend.module(family.name)
+    reads = {m: lambda *arguments, m=m: module.scan(*arguments, method=m)[1][:, 0] for m in family.methods}
     for actions, elements in programs(8, 5):
         state = backend.arrays(family.unused(np.zeros((1, 1)), 0), family)
         slopes = np.array([grown(oracle, actions, elements, step) for step in range(5)])
 
         arrays = backend.arrays((actions, elements))
         for read, method in itertools.product(range(5), family.methods):
-
-            def reads(actions: Any, elements: Any, state: Any = state, method: str = method) -> Any:
-                return module.scan(state, actions, elements, method=method)[1][:, 0]
-
-            gradient = backend.numpy(backend.vjp(reads, arrays, [backend.array(np.eye(5)[read])])[0])
+            gradient = backend.outcome(reads[method], (state, *arrays), [np.eye(5)[read]])[1][2]
             grows = actions[:, PUSH] == 0
             np.testing.assert_allclose(gradient[grows, PUSH], slopes[grows, read], rtol=1e-5, atol=1e-5)
 
@@ -203,6 +202,10 @@ def test_a_push_of_strength_0_may_grow(backend: Backend, family: Family, oracle:
 def test_a_push_of_strength_0_may_grow_at_both_ends(backend: Backend):
     """The deque's, at the top and at the bottom."""
     deque, generator = backend.module("neural_deque"), np.random.default_rng(11)
+
+    def reads(*arguments: Any) -> Any:
+        return deque.scan(*arguments)[1]
+
     state = backend.arrays(NEURAL_DEQUE.unused(np.zeros((1, 1)), 0), NEURAL_DEQUE)
     for _ in range(6):
         actions, elements = generator.choice([0.0, 0.0, 1.0], size=(5, 4)), generator.normal(size=(2, 5, 1))
@@ -211,12 +214,10 @@ def test_a_push_of_strength_0_may_grow_at_both_ends(backend: Backend):
         for end, step in itertools.product(range(2), range(5)):
             cotangents = [np.zeros((5, 1)), np.zeros((5, 1))]
             cotangents[end][step] = 1
-            gradient = backend.vjp(
-                lambda *arrays: deque.scan(state, *arrays)[1], arrays, [backend.array(each) for each in cotangents]
-            )[0]
+            gradient = backend.outcome(reads, (state, *arrays), cotangents)[1][2]
             for place in np.argwhere(actions[:, [0, 2]] == 0) * [1, 2]:
                 more = actions.copy()
                 more[tuple(place)] += 1e-6
                 after = piles.deque(np.zeros((1, 1)), np.zeros(1), more, elements)
                 slope = (after[end] - before[end])[step, 0] / 1e-6
-                assert abs(backend.numpy(gradient)[tuple(place)] - slope) <= 1e-5
+                assert abs(gradient[tuple(place)] - slope) <= 1e-5

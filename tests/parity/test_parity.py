@@ -51,17 +51,19 @@ def chosen() -> list[Any]:
             sized = long if " scan parallel, soft" in case.name else case
             runs.append((sized, [case.modes[turn % len(case.modes)]], [dtype]))
     return [
-        pytest.param(case._replace(modes=tuple(modes)), dtypes, id=f"{case.name}-{'-'.join(modes)}-{'-'.join(dtypes)}")
+        pytest.param(
+            case._replace(modes=tuple(modes)),
+            dtypes,
+            id=f"{case.name}-{'-'.join(modes)}-{'-'.join(dtypes)}",
+            marks=pytest.mark.bits if case.lossless else (),
+        )
         for case, modes, dtypes in runs
     ]
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("case", "dtypes"), chosen())
-def test_the_same(case: parity.Case, dtypes: Sequence[str], device: str, request: pytest.FixtureRequest):
-    # Where values must be equal, they are those that users get.
-    if not case.lossless:
-        request.getfixturevalue("quick_compilation")
+def test_the_same(case: parity.Case, dtypes: Sequence[str], device: str):
     results = parity.run([case], device=device, dtypes=dtypes)
     assert {result.mode for result in results} == set(case.modes)
     assert any(result.quantity != "values" for result in results)

@@ -56,7 +56,7 @@ def loss(function: Callable[..., Any]) -> Callable[..., Tensor]:
 
 @pytest.mark.parametrize("case", mainly_scans(DIFFERENTIABLE), ids=str)
 def test_gradcheck(case: Case):
-    size = Size(3 if case.method else None, 2, (1,))
+    size = Size(2 if case.method else None, 2, (1,))
     arguments = TORCH.arguments(case, size)
     function = of_floats(TORCH.function(case), arguments)
     leaves = [leaf.requires_grad_() for leaf in floats(arguments)]
