@@ -115,6 +115,8 @@ def picture(measured: Measured, path: Path) -> None:
         for panel, label, unit in zip(panels[:, 0], ("time", "temporary memory"), "sB", strict=True):
             panel.set_ylabel(label)
             panel.yaxis.set_major_formatter(EngFormatter(unit))
+        lines = {str(line.get_label()): line for panel in panels[0] for line in panel.lines}
+        figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=3, frameon=False)
         figure.savefig(path, dpi=100)
 
 
@@ -138,8 +140,6 @@ def _draw(measured: Measured, panels: Any) -> None:
         panel.minorticks_off()
         panel.grid(alpha=0.3)
     panels[0].set_title(work.title.replace(", ", "\n", 1))
-    # Lines rise from the left to the right, so there is room.
-    panels[0].legend(loc="upper left", frameon=False)
     panels[1].set_xlabel(work.axis)
 
 

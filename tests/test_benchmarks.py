@@ -51,6 +51,8 @@ def test_a_quick_run_writes_finite_positive_numbers(tmp_path: Path):
             assert result["low"] <= result["median"] <= result["high"]
             assert result["temporary_bytes"] >= 0
     assert (tmp_path / "reversal-cpu.png").stat().st_size > 10_000
+    tables = (tmp_path / "reversal-cpu.md").read_text()
+    assert all(f"| {result['name']} |" in tables for work in report["works"] for result in work["results"])
 
 
 def test_an_unknown_benchmark(tmp_path: Path):
@@ -66,6 +68,27 @@ def test_competitors_do_the_same(work: Work):
     expected = evaluated(rivals[0])
     for rival in rivals[1:]:
         assert_close(evaluated(rival), expected, 1e-5)
+
+
+@pytest.mark.parametrize("work", WORKS, ids=lambda work: work.title)
+def test_pictures_show_a_baseline_and_three_lines(work: Work):
+    assert len(set(work.drawn)) == 4
+    assert {*work.drawn} <= {competitor.name for competitor in work.competitors}
+
+
+def test_a_shape_on_two_axes_is_measured_once():
+    calls = []
+
+    def count(x: torch.Tensor) -> torch.Tensor:
+        calls.append(x)
+        return x.sum()
+
+    rivals = (Competitor("sum", count, (np.ones(3, np.float32),), "torch"),)
+    runner = Runner("cpu", Budget(10, 0, 2, 10**9))
+    works = [Work("", title, {"n": 3, "m": 4}, title, FORWARD, rivals, "", "") for title in "nm"]
+    first, second = (runner.run(work) for work in works)
+    assert first == second
+    assert len(calls) == 2  # one for the memory, one for the time
 
 
 def test_what_is_predicted_to_be_slow_or_large_is_skipped():

@@ -256,8 +256,9 @@ def scan(
         state: the stack before the first step.
         actions: (*batch, T), integer codes PUSH, POP and NOOP.
         elements: (*batch, T, *element).
-        lengths: how many steps each sequence has, (*batch,) integers from 0 to T, where they differ. The reads after
-            a sequence's end are zero, and the final state is that of the sequence without its padding.
+        lengths: how many steps each sequence has, (*batch,) integers, where they differ; below 0 counts as 0, and
+            above T as T. The reads after a sequence's end are zero, and the final state is that of the sequence
+            without its padding.
         method: "sequential" runs `step` T times; "parallel" runs the stack on the addresses of the elements, and
             gathers the elements once; both give the same bits. "auto" is "parallel".
 

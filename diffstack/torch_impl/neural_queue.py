@@ -240,8 +240,9 @@ def scan(
         state: the queue before the first step; the one after the last has its capacity.
         actions: (*batch, T, 2).
         elements: (*batch, T, *element).
-        lengths: how many steps each sequence has, (*batch,) integers from 0 to T, where they differ. The reads after
-            a sequence's end are zero, and the final state is that of the sequence without its padding.
+        lengths: how many steps each sequence has, (*batch,) integers, where they differ; below 0 counts as 0, and
+            above T as T. The reads after a sequence's end are zero, and the final state is that of the sequence
+            without its padding.
         method: "sequential" runs `step` T times; "parallel" takes the sequence in chunks, one pop and one read of all
             slots each. They agree to rounding, also in the gradients at ties. With "parallel", an element that is
             not finite may also spoil the reads before it. "auto" takes the faster one, by the rule in docs/parallel.md.

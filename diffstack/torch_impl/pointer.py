@@ -334,8 +334,9 @@ def scan(
         state: the stack before the first step.
         actions: (*batch, T, 3).
         elements: (*batch, T, *element).
-        lengths: how many steps each sequence has, (*batch,) integers from 0 to T, where they differ. The reads after
-            a sequence's end are zero, and the final state is that of the sequence without its padding.
+        lengths: how many steps each sequence has, (*batch,) integers, where they differ; below 0 counts as 0, and
+            above T as T. The reads after a sequence's end are zero, and the final state is that of the sequence
+            without its padding.
         method: "sequential" runs `step` T times; "parallel" takes the sequence in chunks, a few matrix products each.
             They agree to rounding, and in the bits of what hard actions read. With "parallel", an element that is not
             finite may also spoil the reads before it. "auto" takes the faster one, by the rule in docs/parallel.md.
