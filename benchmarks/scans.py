@@ -70,7 +70,8 @@ def _drawn(name: str) -> tuple[str, ...]:
     it is the faster one, and in PyTorch it takes about as long as a plain loop.
     """
     baselines = [LIBRARY] if name == "superposition" else [PLAIN["torch"]] if name in LOOPS else []
-    return (*(baselines or ["sequential (PyTorch)"]), "sequential (JAX)", "parallel (PyTorch)", "parallel (JAX)")
+    parallel = ("parallel (PyTorch)", "parallel (JAX)") if FAMILIES[name].parallel else ()
+    return (*(baselines or ["sequential (PyTorch)"]), "sequential (JAX)", *parallel)
 
 
 def _competitors(name: str, shape: Shape, device: str, plain: bool) -> Iterator[Competitor]:

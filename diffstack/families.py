@@ -26,7 +26,7 @@ class Family(NamedTuple):
         fields: the fields of its state, the slots first.
         action: what the entries of one action vector do; empty where an action is a single integer code.
         ends: how the names of the verbs that push, pop and peek end: one empty string, or one ending for each end.
-        is_stack: whether a pop takes what was pushed last.
+        is_stack: whether a pop gives back what was pushed last.
         only_moves: whether it moves elements without computing with them, so that they may have any dtype.
         vectors: whether an element must be a vector.
         strengths: whether its elements have strengths, so that every push takes a slot and `scan` makes room for it.

@@ -1,5 +1,6 @@
 """The suite's modes: strict promotion, two virtual CPU devices, one thread, and kernels that check their shapes."""
 
+import gc
 import importlib
 import inspect
 import os
@@ -24,6 +25,8 @@ import diffstack.torch_impl
 from backends import BACKENDS, Backend
 
 torch.set_num_threads(1)
+# Traces leave many objects, which Python's collector would walk through again and again.
+gc.set_threshold(100_000, 20, 100)
 
 settings.register_profile("suite", deadline=None, derandomize=bool(os.environ.get("CI")), max_examples=8)
 settings.load_profile("suite")

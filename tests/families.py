@@ -15,7 +15,8 @@ import jax
 import numpy as np
 
 from diffstack.actions import NOOP, POP, PUSH
-from diffstack.families import FLOATING, MOVABLE
+from diffstack.families import FAMILIES as TABLE
+from diffstack.families import FLOATING
 from oracles import discrete, neural_deque, neural_queue, neural_stack, pointer, superposition
 from oracles.differences import numerical_gradient
 
@@ -71,10 +72,7 @@ class Family:
         unused: from a buffer of any finite numbers and a place in it, to a state that holds nothing else.
         encode: from codes and elements to the actions and elements of a scan.
         decode: from the reads of a scan to those of the encoded program.
-        is_stack: whether a pop takes the newest, as a stack, or the oldest, as a queue.
-        methods: those of `scan`, without "auto".
-        dtypes: those that elements may have.
-        vectors: whether every element is a vector.
+        kept: what the family keeps of elements that are pushed.
     """
 
     name: str
@@ -83,13 +81,14 @@ class Family:
     unused: Callable[[Any, int], Any]
     encode: Callable[[Any, Any], tuple[Any, Any]]
     decode: Callable[[Any], Any] = field(default=lambda reads: reads)
-    is_stack: bool = True
-    methods: tuple[str, ...] = ("sequential", "parallel")
-    dtypes: tuple[str, ...] = FLOATING
-    vectors: bool = False
+    kept: Callable[[Any], Any] = field(default=lambda elements: elements)
 
     def __repr__(self) -> str:
         return self.name
+
+    def __getattr__(self, name: str) -> Any:
+        """What the library's own table says of the family."""
+        return getattr(TABLE[self.name], name)
 
     @property
     def taken(self) -> int:
@@ -306,7 +305,6 @@ DISCRETE = Family(
     ),
     unused=lambda buffer, _: DiscreteState(buffer, np.int32(0), np.int8(0)),
     encode=lambda codes, elements: (np.asarray(codes, np.int32), elements),
-    dtypes=MOVABLE,
 )
 
 
@@ -343,7 +341,6 @@ SUPERPOSITION = Family(
     ),
     unused=lambda buffer, _: SuperpositionState(buffer),
     encode=encode_weights,
-    vectors=True,
 )
 
 
@@ -374,7 +371,7 @@ def _newest(state: Any, slots: int) -> tuple[Any, Any]:
     return tuple(array[-slots:] for array in padded)
 
 
-def _neural(name: str, kind: type, oracle: Any, is_stack: bool) -> Family:
+def _neural(name: str, kind: type, oracle: Any) -> Family:
     def sample(generator: Generator, size: Size, hard: bool) -> Sample:
         return Sample(
             kind(
@@ -412,12 +409,11 @@ def _neural(name: str, kind: type, oracle: Any, is_stack: bool) -> Family:
         ),
         unused=lambda buffer, _: kind(buffer, np.zeros(len(buffer))),
         encode=lambda codes, elements: (one_hot(codes)[..., :2], elements),
-        is_stack=is_stack,
     )
 
 
-NEURAL_STACK = _neural("neural_stack", NeuralStackState, neural_stack, is_stack=True)
-NEURAL_QUEUE = _neural("neural_queue", NeuralQueueState, neural_queue, is_stack=False)
+NEURAL_STACK = _neural("neural_stack", NeuralStackState, neural_stack)
+NEURAL_QUEUE = _neural("neural_queue", NeuralQueueState, neural_queue)
 
 
 # --- neural deque ---
@@ -502,7 +498,6 @@ NEURAL_DEQUE = Family(
     unused=lambda buffer, _: NeuralDequeState(buffer, np.zeros(len(buffer))),
     encode=encode_queue,
     decode=lambda reads: reads[1],
-    is_stack=False,
 )
 
 

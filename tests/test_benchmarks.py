@@ -71,8 +71,8 @@ def test_competitors_do_the_same(work: Work):
 
 
 @pytest.mark.parametrize("work", WORKS, ids=lambda work: work.title)
-def test_pictures_show_a_baseline_and_three_lines(work: Work):
-    assert len(set(work.drawn)) == 4
+def test_pictures_show_at_most_four_lines(work: Work):
+    assert 2 <= len(set(work.drawn)) <= 4
     assert {*work.drawn} <= {competitor.name for competitor in work.competitors}
 
 

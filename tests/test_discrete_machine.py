@@ -16,8 +16,6 @@ from families import FULL
 from oracles.discrete import DiscreteStack
 from strategies import arrays, kept_by_xla, numpy_dtype
 
-pytestmark = pytest.mark.bits
-
 ELEMENT = (2,)
 TIME = 4  # of a scan
 CODES = st.sampled_from([PUSH, PUSH, POP, POP, NOOP, 3, 127, -1])

@@ -99,7 +99,6 @@ def test_strengths_size_and_reads(backend: Backend, family: Family, data: st.Dat
 # --- hard actions ---
 
 
-@pytest.mark.bits
 @pytest.mark.parametrize("family", [POINTER, SUPERPOSITION, NEURAL_STACK], ids=str)
 @given(data=st.data())
 def test_one_hot_actions_make_a_discrete_stack(backend: Backend, family: Family, data: st.DataObject):
@@ -112,7 +111,6 @@ def test_one_hot_actions_make_a_discrete_stack(backend: Backend, family: Family,
     assert_same_bits(actual + np.float32(0), expected + np.float32(0))
 
 
-@pytest.mark.bits
 @given(data=st.data())
 def test_a_queue_reads_the_front(backend: Backend, data: st.DataObject):
     codes = data.draw(hard_codes)
@@ -130,7 +128,6 @@ def test_a_queue_reads_the_front(backend: Backend, data: st.DataObject):
     assert_same_bits(actual + np.float32(0), np.array(fronts) + np.float32(0))
 
 
-@pytest.mark.bits
 @given(data=st.data())
 def test_a_deque_reads_both_ends(backend: Backend, data: st.DataObject):
     """A step pops the top, pops the bottom, and then pushes at both ends."""
@@ -214,7 +211,6 @@ def programs_of(family: Family, is_hard: bool, seed: int) -> tuple[Any, Any]:
     return weights, (element, elements_of(seed + 100)) if family is NEURAL_DEQUE else element
 
 
-@pytest.mark.bits
 @pytest.mark.parametrize("family", SOFT, ids=str)
 @given(seed=st.integers(0, 9999))
 def test_a_hard_program_in_two_parts(backend: Backend, family: Family, seed: int):

@@ -19,7 +19,7 @@ import torch
 from jax.sharding import AxisType, PartitionSpec
 
 from backends import JAX, TORCH, assert_close, assert_same_bits
-from families import CASES, FAMILIES, SCANS, SMALL, STEP, Case, Family, floats, with_floats
+from families import CASES, FAMILIES, SCANS, SMALL, STEP, Case, Family, floats, is_floating, with_floats
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -139,7 +139,6 @@ def test_jax_verbs_on_meshes(case: Case):
         assert_all_close(function(*sharded(arguments)), expected)
 
 
-@pytest.mark.bits
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family.is_stack], ids=str)
 def test_jax_reversal(family: Family):
     sequences = jnp.asarray(np.random.default_rng(1).normal(size=(2, 5, 3)), jnp.float32)
@@ -274,10 +273,12 @@ def test_a_narrower_element_is_cast_up():
     for case in SCANS:
         for backend in (JAX, TORCH):
             state, actions, elements = case.arguments(SMALL, dtype=np.float32)
-            half = jax.tree.map(lambda leaf: leaf.astype(np.float16), (actions, elements))
+            half = jax.tree.map(
+                lambda leaf: leaf.astype(np.float16) if is_floating(leaf) else leaf, (actions, elements)
+            )
             wide = jax.tree.map(lambda leaf: leaf.astype(np.float32) if leaf.dtype == np.float16 else leaf, half)
             run = backend.function(case)
-            if case.family.name == "discrete":
+            if case.family.only_moves:
                 with pytest.raises(TypeError, match="elements: expected dtype float32, that of the state, got dtype f"):
                     run(*backend.arrays((state, actions, half[1]), case.family))
                 continue

@@ -6,6 +6,7 @@ import pytest
 from diffstack import jax_impl, torch_impl
 from diffstack.actions import NOOP, POP, PUSH
 from diffstack.plot import plot_trace
+from families import FAMILIES
 
 CODES = [PUSH, PUSH, POP, NOOP, PUSH]
 ELEMENTS = np.arange(10, dtype=np.float32).reshape(5, 2) + 1
@@ -19,6 +20,11 @@ def _trace(implementation, array, name):
     return plot_trace(family, family.empty(4, (2,)), family.encode(CODES), array(ELEMENTS))
 
 
+def kept(name):
+    """What the family keeps of the elements."""
+    return next(family for family in FAMILIES if family.name == name).kept(ELEMENTS)
+
+
 @pytest.fixture(params=["jax", "torch"])
 def implementation(request):
     if request.param == "jax":
@@ -30,7 +36,7 @@ def implementation(request):
     return torch_impl, torch.tensor
 
 
-@pytest.mark.parametrize("name", ["neural_stack", "neural_queue", "neural_deque"])
+@pytest.mark.parametrize("name", [family.name for family in FAMILIES if family.strengths])
 def test_pile_is_as_high_as_the_strengths(implementation, name, tmp_path):
     figure = _trace(*implementation, name)
     heights = np.zeros(5)
@@ -40,21 +46,21 @@ def test_pile_is_as_high_as_the_strengths(implementation, name, tmp_path):
     figure.savefig(tmp_path / "trace.png")
 
 
-@pytest.mark.parametrize("name", ["pointer", "discrete", "superposition"])
+@pytest.mark.parametrize("name", [family.name for family in FAMILIES if not family.strengths])
 def test_contents_have_the_top_at_the_top(implementation, name, tmp_path):
     figure = _trace(*implementation, name)
     shown = figure.axes[1].images[0].get_array()
-    lengths = np.linalg.norm(ELEMENTS, axis=-1)
+    lengths = np.linalg.norm(kept(name), axis=-1)
     np.testing.assert_allclose(shown[0], lengths[[0, 1, 0, 0, 4]], rtol=1e-6)
     np.testing.assert_allclose(shown[1, [1, 4]], lengths[[0, 0]], rtol=1e-6)
     figure.savefig(tmp_path / "trace.png")
 
 
-@pytest.mark.parametrize("name", ["pointer", "discrete", "superposition", "neural_stack", "neural_queue"])
+@pytest.mark.parametrize("name", [family.name for family in FAMILIES if len(family.ends) == 1])
 def test_reads_stand_below(implementation, name):
     figure = _trace(*implementation, name)
     order = [0, 0, 1, 1, 1] if name == "neural_queue" else [0, 1, 0, 0, 4]
-    np.testing.assert_array_equal(figure.axes[2].images[0].get_array(), ELEMENTS[order].T)
+    np.testing.assert_array_equal(figure.axes[2].images[0].get_array(), kept(name)[order].T)
 
 
 def test_no_steps_are_refused():

@@ -11,8 +11,6 @@ from backends import BACKENDS, JAX, Backend, assert_same_bits
 from families import FAMILIES, FULL, METHODS, Family
 from strategies import numpy_dtype
 
-pytestmark = pytest.mark.bits
-
 STACKS = [(family, method) for family, method in METHODS if family.is_stack]
 
 COVERING = [(0,), (1, 3), (13, 2, 3)]
@@ -24,6 +22,7 @@ def sequence(shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
     return np.asarray(values > 0) if dtype == "bool" else np.asarray(values).astype(numpy_dtype(dtype))
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize(("family", "method"), STACKS, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_values_and_gradients(backend: Backend, family: Family, method: str, shape: tuple[int, ...]):

@@ -30,6 +30,13 @@ from families import (
 
 TOLERANCE = 4 * float(np.finfo(np.float32).eps)
 DIFFERENTIABLE = tuple(case for case in CASES if case.differentiable)
+# One method of every family, the two by turns.
+BY_TURNS = [
+    case
+    for turn, family in enumerate(FAMILIES)
+    for case in SCANS
+    if case.family is family and case.method == family.methods[turn % len(family.methods)]
+]
 
 
 def prepared(case: Case, dtype: Any = np.float32) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -141,9 +148,9 @@ def test_arguments_stay_as_they_were(case: Case):
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("case", mainly_scans(CASES), ids=str)
+@pytest.mark.parametrize("case", CASES if FULL else BY_TURNS, ids=str)
 def test_compile(case: Case):
-    """The whole graph, forward and backward."""
+    """The whole graph, forward and backward; `test_modes.py` has the values of every method."""
     compiled_equals_eager(case, "aot_eager")
 
 
