@@ -149,7 +149,13 @@ def check_buffer(buffer: Any) -> Layout:
 def check_state(state: Any, kind: type) -> None:
     """A state must be one of this family's."""
     if not isinstance(state, kind):
-        bad_type("state", f"a {kind.__name__} of {kind.__module__}", type(state).__name__)
+        got = type(state)
+        # The other framework's has the same name.
+        bad_type(
+            "state",
+            f"a {kind.__name__} of {kind.__module__}",
+            got.__name__ + f" of {got.__module__}" * (got.__name__ == kind.__name__),
+        )
     for field in getattr(kind, "_fields", ()):
         if not hasattr(getattr(state, field), "dtype"):
             bad_type(f"state.{field}", "an array", type(getattr(state, field)).__name__)
@@ -245,7 +251,7 @@ def check_elements(name: str, elements: Any, layout: Layout, dtype: Any) -> int:
 
 def check_weights(actions: Any, expected: Sequence[int], dtype: Any) -> None:
     """Action vectors: the weights of push, pop, ... on the last axis."""
-    check_shape("actions", actions.shape, expected, "(*batch, [time,] weights of the actions)")
+    check_shape("actions", actions.shape, expected, "action vectors, as `encode` makes them of codes")
     check_dtype("actions", actions.dtype, dtype, "the state")
 
 

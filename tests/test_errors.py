@@ -10,7 +10,7 @@ import torch
 
 from backends import JAX, TORCH, Backend
 from diffstack.actions import PUSH
-from families import FAMILIES, Case, Family, Sample, Size, is_floating
+from families import FAMILIES, SCANS, SMALL, Case, Family, Sample, Size, is_floating
 
 SIZE = Size(5, 3, (2,), (4,))
 ONE = SIZE._replace(time=None)
@@ -594,3 +594,25 @@ def test_the_array_of_the_other_framework():
         for stack in (backend.module("pointer"), other.module("pointer")):
             with pytest.raises(TypeError, match=r"^sequence: expected a (JAX or NumPy array|PyTorch tensor), got "):
                 backend.module("reversal").reverse(other.array(floating(2)), stack=stack)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+def test_a_tensor_on_another_device(family: Family):
+    """Of a push, and of a scan."""
+    module = TORCH.module(family.name)
+    case = next(case for case in SCANS if case.family is family)
+    state, actions, elements = TORCH.arguments(case, SMALL, dtype=np.float32)
+    away = jax.tree.map(lambda leaf: leaf.to("meta"), elements)
+    with pytest.raises(ValueError, match=r"^elements.*: expected device cpu, that of the state, got device meta$"):
+        module.scan(state, actions, away)
+    push = getattr(module, f"push{family.ends[0]}")
+    element = jax.tree.leaves(away)[0][:, 0]
+    with pytest.raises(ValueError, match=r"^element: expected device cpu, that of the state, got device meta$"):
+        push(state, element)
+
+
+def test_a_state_of_the_other_framework():
+    state = JAX.module("pointer").empty(2)
+    message = "expected a PointerState of diffstack.torch_impl.pointer, got PointerState of diffstack.jax_impl.pointer"
+    with pytest.raises(TypeError, match=message):
+        TORCH.module("pointer").pop(state)

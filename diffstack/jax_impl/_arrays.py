@@ -69,9 +69,7 @@ def as_lengths(lengths: Any, layout: Layout) -> Array | None:
     """The lengths of ragged sequences, or None where all are whole."""
     if lengths is None:
         return None
-    if isinstance(lengths, int | list | tuple):
-        lengths = np.asarray(lengths)
-    lengths = as_array("lengths", lengths)
+    lengths = as_array("lengths", lengths if isinstance(lengths, jax.Array) else np.asarray(lengths))
     _checks.check_lengths(lengths, layout.batch)
     return lengths.astype(jnp.int32)
 

@@ -19,12 +19,14 @@ from diffstack.families import FLOATING, MOVABLE
 
 
 def as_array(name: str, value: Any, like: Tensor | None = None) -> Tensor:
-    """`value` as a tensor; a Python number gets the dtype and the device of `like`."""
+    """`value` as a tensor; a Python number gets the dtype of `like`, and all get or have its device."""
     if like is not None and type(value) in (bool, int, float, complex):
         _checks.check_number(name, value, like.dtype)
         return torch.full((), value, dtype=like.dtype, device=like.device)
     if not isinstance(value, Tensor):
         _checks.bad_type(name, "a PyTorch tensor", type(value).__name__)
+    if like is not None and value.device != like.device:
+        _checks.bad_value(name, f"device {like.device}, that of the state", f"device {value.device}")
     return value
 
 
@@ -55,9 +57,8 @@ def as_lengths(lengths: Any, layout: Layout, like: Tensor) -> Tensor | None:
     """The lengths of ragged sequences, or None where all are whole."""
     if lengths is None:
         return None
-    if isinstance(lengths, int | list | tuple):
-        lengths = torch.as_tensor(lengths, device=like.device)
-    lengths = as_array("lengths", lengths)
+    if not isinstance(lengths, Tensor):
+        lengths = torch.as_tensor(np.asarray(lengths), device=like.device)
     _checks.check_lengths(lengths, layout.batch)
     return lengths.to(torch.int64)
 

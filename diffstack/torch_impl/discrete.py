@@ -278,7 +278,7 @@ def scan(
         [1.0, 2.0, 1.0]
     """
     state, layout = _opened(state)
-    actions, elements = as_array("actions", actions), as_array("elements", elements)
+    actions, elements = as_array("actions", actions, state.depth), as_array("elements", elements, state.buffer)
     time = _checks.check_elements("elements", elements, layout, state.buffer.dtype)
     _checks.check_codes("actions", actions, (*layout.batch, time))
     lengths = as_lengths(lengths, layout, state[0])
