@@ -149,13 +149,9 @@ def check_buffer(buffer: Any) -> Layout:
 def check_state(state: Any, kind: type) -> None:
     """A state must be one of this family's."""
     if not isinstance(state, kind):
-        got = type(state)
-        # The other framework's has the same name.
-        bad_type(
-            "state",
-            f"a {kind.__name__} of {kind.__module__}",
-            got.__name__ + f" of {got.__module__}" * (got.__name__ == kind.__name__),
-        )
+        # The other framework's state has the same name.
+        got = f"one of {type(state).__module__}" if type(state).__name__ == kind.__name__ else type(state).__name__
+        bad_type("state", f"a {kind.__name__} of {kind.__module__}", got)
     for field in getattr(kind, "_fields", ()):
         if not hasattr(getattr(state, field), "dtype"):
             bad_type(f"state.{field}", "an array", type(getattr(state, field)).__name__)
@@ -251,7 +247,7 @@ def check_elements(name: str, elements: Any, layout: Layout, dtype: Any) -> int:
 
 def check_weights(actions: Any, expected: Sequence[int], dtype: Any) -> None:
     """Action vectors: the weights of push, pop, ... on the last axis."""
-    check_shape("actions", actions.shape, expected, "action vectors, as `encode` makes them of codes")
+    check_shape("actions", actions.shape, expected, "action vectors, which `encode` makes from codes")
     check_dtype("actions", actions.dtype, dtype, "the state")
 
 

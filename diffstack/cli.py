@@ -68,7 +68,7 @@ def _choice(flag: str, choices: Sequence[str], about: str) -> Any:
 def _diffstack(
     context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
 ) -> None:
-    """Differentiable stacks in JAX and in PyTorch, and the tests that the two are the same."""
+    """Differentiable stacks in JAX and in PyTorch, tested to give the same values and gradients."""
     if version:
         print(f"diffstack {__version__}")
         raise typer.Exit

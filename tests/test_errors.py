@@ -61,6 +61,9 @@ def said(bad: Bad, backend: Backend) -> str:
     assert type(caught.value) is bad.error
     message = str(caught.value).replace("a JAX or NumPy array", "an array").replace("a PyTorch tensor", "an array")
     message = message.replace("ArrayImpl", "Tensor")
+    # A message names its own package, and the other one where it was given a state from there.
+    other = JAX if backend is TORCH else TORCH
+    message = message.replace(f"{backend.name}_impl", "this_impl").replace(f"{other.name}_impl", "other_impl")
     for part in bad.parts:
         assert part in message
     return message
@@ -68,9 +71,7 @@ def said(bad: Bad, backend: Backend) -> str:
 
 def agree(bad: Bad) -> None:
     """Both frameworks raise it, and say the same."""
-    # Each names its own package, and the other one where it was given that one's state.
-    swapped = said(bad, TORCH).replace("torch_impl", "?").replace("jax_impl", "torch_impl")
-    assert said(bad, JAX) == swapped.replace("?", "jax_impl")
+    assert said(bad, JAX) == said(bad, TORCH)
 
 
 # --- every family ---
@@ -605,16 +606,18 @@ def test_a_tensor_on_another_device(family: Family):
     case = next(case for case in SCANS if case.family is family)
     state, actions, elements = TORCH.arguments(case, SMALL, dtype=np.float32)
     away = jax.tree.map(lambda leaf: leaf.to("meta"), elements)
-    with pytest.raises(ValueError, match=r"^elements.*: expected device cpu, that of the state, got device meta$"):
+    with pytest.raises(
+        ValueError, match=r"^elements.*: expected device cpu, that of the other arrays, got device meta$"
+    ):
         module.scan(state, actions, away)
     push = getattr(module, f"push{family.ends[0]}")
     element = jax.tree.leaves(away)[0][:, 0]
-    with pytest.raises(ValueError, match=r"^element: expected device cpu, that of the state, got device meta$"):
+    with pytest.raises(ValueError, match=r"^element: expected device cpu, that of the other arrays, got device meta$"):
         push(state, element)
 
 
 def test_a_state_of_the_other_framework():
     state = JAX.module("pointer").empty(2)
-    message = "expected a PointerState of diffstack.torch_impl.pointer, got PointerState of diffstack.jax_impl.pointer"
+    message = "expected a PointerState of diffstack.torch_impl.pointer, got one of diffstack.jax_impl.pointer$"
     with pytest.raises(TypeError, match=message):
         TORCH.module("pointer").pop(state)

@@ -177,7 +177,7 @@ def assert_as_plain(case: Case, result: Any, arguments: tuple[Any, ...]) -> None
 
 @pytest.mark.parametrize("case", SCANS, ids=str)
 def test_torch_compile_at_several_shapes(case: Case):
-    """The first shape is taken for a constant, the second makes the batch a variable."""
+    """The first shape is taken for a constant, the second makes the batch a variable; a length has its own graph."""
     graphs = []
 
     def count(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
@@ -186,8 +186,8 @@ def test_torch_compile_at_several_shapes(case: Case):
 
     torch.compiler.reset()
     compiled = torch.compile(TORCH.function(case), backend=count, fullgraph=True)
-    for batch, expected in ((2, 1), (3, 2), (5, 2)):
-        arguments = sized(case, 2, batch)
+    for time, batch, expected in ((1, 2, 1), (2, 3, 2), (2, 5, 2), (2, 4, 2)):
+        arguments = sized(case, time, batch)
         assert_as_plain(case, compiled(*arguments), arguments)
         assert len(graphs) == expected
 

@@ -100,6 +100,7 @@ def test_push_all_and_pop_all_by_both_methods(backend: Backend, size: Size):
         assert_close(left, right, 1e-12)
 
 
+@pytest.mark.bits
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("method", ["sequential", "parallel"])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])

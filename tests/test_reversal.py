@@ -37,6 +37,7 @@ def test_values_and_gradients(backend: Backend, family: Family, method: str, sha
     assert_same_bits(backend.numpy(gradient), cotangent[::-1])
 
 
+@pytest.mark.bits
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("backend", "family", "dtype"),

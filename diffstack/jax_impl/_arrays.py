@@ -69,7 +69,7 @@ def as_lengths(lengths: Any, layout: Layout) -> Array | None:
     """The lengths of ragged sequences, or None where all are whole."""
     if lengths is None:
         return None
-    lengths = as_array("lengths", lengths if isinstance(lengths, jax.Array) else np.asarray(lengths))
+    lengths = as_array("lengths", np.asarray(lengths) if isinstance(lengths, int | float | list | tuple) else lengths)
     _checks.check_lengths(lengths, layout.batch)
     return lengths.astype(jnp.int32)
 

@@ -26,7 +26,7 @@ def as_array(name: str, value: Any, like: Tensor | None = None) -> Tensor:
     if not isinstance(value, Tensor):
         _checks.bad_type(name, "a PyTorch tensor", type(value).__name__)
     if like is not None and value.device != like.device:
-        _checks.bad_value(name, f"device {like.device}, that of the state", f"device {value.device}")
+        _checks.bad_value(name, f"device {like.device}, that of the other arrays", f"device {value.device}")
     return value
 
 
@@ -57,8 +57,9 @@ def as_lengths(lengths: Any, layout: Layout, like: Tensor) -> Tensor | None:
     """The lengths of ragged sequences, or None where all are whole."""
     if lengths is None:
         return None
-    if not isinstance(lengths, Tensor):
-        lengths = torch.as_tensor(np.asarray(lengths), device=like.device)
+    if isinstance(lengths, int | float | list | tuple | np.ndarray | np.generic):
+        lengths = torch.as_tensor(lengths, device=like.device)
+    lengths = as_array("lengths", lengths, like)
     _checks.check_lengths(lengths, layout.batch)
     return lengths.to(torch.int64)
 
