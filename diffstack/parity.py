@@ -1,4 +1,4 @@
-"""The proof that the two implementations are one: the same inputs through both, values and gradients compared.
+"""Whether the two implementations are one: the same inputs through both, values and gradients compared.
 
 A case says how to build its inputs and what to do with them; it is written once, against the names that both
 implementations share. A run takes a case through both frameworks on one device in one dtype: unbatched, batched and
