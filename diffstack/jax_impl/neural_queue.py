@@ -96,11 +96,21 @@ def _scan(
     capacity = state.strengths.shape[-1]
     actions, elements = stopped(actions, lengths), stopped(elements, lengths)
     if method == "sequential":
-        state, reads = _sequential.scan(_step, _line.with_room(state, actions.shape[-2]), actions, elements)
+        state, reads = _sequential.scan(_step, _with_room(state, steps=actions.shape[-2]), actions, elements)
     else:
         values, strengths, reads = _parallel.scan(*state, actions, elements)
         state = NeuralQueueState(values, strengths)
-    return _line.newest_at_the_end(state, capacity, lengths), stopped(reads, lengths)
+    return _ended(state, lengths, capacity=capacity), stopped(reads, lengths)
+
+
+def _with_room(state: NeuralQueueState, *, steps: int) -> NeuralQueueState:
+    """The state from which so many steps drop nothing."""
+    return _line.with_room(state, steps)
+
+
+def _ended(state: NeuralQueueState, lengths: Int[Array, "*batch"] | None, *, capacity: int) -> NeuralQueueState:
+    """Of a state with room for all steps, what its capacity keeps at the end of each sequence."""
+    return _line.newest_at_the_end(state, capacity, lengths)
 
 
 # The public functions.
@@ -216,8 +226,7 @@ def step(state: NeuralQueueState, actions: Array, element: Array) -> tuple[Neura
         Grefenstette et al. 2015, Learning to Transduce with Unbounded Memory, equations 4 and 5.
     """
     state, layout = _opened(state)
-    element = _element(element, state, layout)
-    return shaped(run(_step, state, as_strengths(actions, state, layout, 2), element), layout)
+    return shaped(run(_step, state, *_inputs(actions, element, state, layout)), layout)
 
 
 def scan(
@@ -307,3 +316,8 @@ def _element(element: Any, state: NeuralQueueState, layout: Layout) -> Array:
     element = as_wide("element", element, state.values)
     _checks.check_element("element", element, layout, state.values.dtype)
     return flat(element, layout)
+
+
+def _inputs(actions: Any, element: Any, state: NeuralQueueState, layout: Layout) -> tuple[Array, Array]:
+    """The checked actions and element of a step."""
+    return as_strengths(actions, state, layout, 2), _element(element, state, layout)

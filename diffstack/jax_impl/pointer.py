@@ -305,10 +305,7 @@ def step(state: PointerState, actions: Array, element: Array) -> tuple[PointerSt
         (1.0, [0.5, 0.5])
     """
     state, layout = _opened(state)
-    element = _element(element, state, layout)
-    actions = as_wide("actions", actions, state.index)
-    _checks.check_weights(actions, (*layout.batch, 3), state.index.dtype)
-    return shaped(run(_step, state, actions, element), layout)
+    return shaped(run(_step, state, *_inputs(actions, element, state, layout)), layout)
 
 
 def scan(
@@ -427,3 +424,10 @@ def _element(element: Any, state: PointerState, layout: Layout) -> Array:
     element = as_wide("element", element, state.buffer)
     _checks.check_element("element", element, layout, state.buffer.dtype)
     return flat(element, layout)
+
+
+def _inputs(actions: Any, element: Any, state: PointerState, layout: Layout) -> tuple[Array, Array]:
+    """The checked actions and element of a step."""
+    actions = as_wide("actions", actions, state.index)
+    _checks.check_weights(actions, (*layout.batch, 3), state.index.dtype)
+    return actions, _element(element, state, layout)

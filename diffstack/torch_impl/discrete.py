@@ -242,10 +242,7 @@ def step(state: DiscreteState, actions: Tensor, element: Tensor) -> tuple[Discre
         (4.0, 1)
     """
     state, layout = _opened(state)
-    element = _element(element, state, layout)
-    actions = as_array("actions", actions, state.depth)
-    _checks.check_codes("actions", actions, layout.batch)
-    return shaped(run(_step, state, actions, element), layout)
+    return shaped(run(_step, state, *_inputs(actions, element, state, layout)), layout)
 
 
 def scan(
@@ -359,3 +356,10 @@ def _element(element: Any, state: DiscreteState, layout: Layout) -> Tensor:
     element = as_array("element", element, state.buffer)
     _checks.check_element("element", element, layout, state.buffer.dtype)
     return flat(element, layout)
+
+
+def _inputs(actions: Any, element: Any, state: DiscreteState, layout: Layout) -> tuple[Tensor, Tensor]:
+    """The checked actions and element of a step."""
+    actions = as_array("actions", actions, state.depth)
+    _checks.check_codes("actions", actions, layout.batch)
+    return actions, _element(element, state, layout)

@@ -136,16 +136,22 @@ def _scan(
     capacity = state.strengths.shape[-1]
     actions, top, bottom = (stopped(each, lengths) for each in (actions, *elements))
     if method == "sequential":
-        state = _fitted(state, capacity - capacity // 2, capacity // 2, capacity + 2 * actions.shape[-2])
-        state, (top, bottom) = _sequential.scan(_step, state, actions, (top, bottom))
+        room = _with_room(state, steps=actions.shape[-2])
+        state, (top, bottom) = _sequential.scan(_step, room, actions, (top, bottom))
     else:
         values, strengths, (top, bottom) = _parallel.scan(*state, actions, (top, bottom))
         state = NeuralDequeState(values, strengths)
-    return _outermost(state, capacity, lengths), (stopped(top, lengths), stopped(bottom, lengths))
+    return _ended(state, lengths, capacity=capacity), (stopped(top, lengths), stopped(bottom, lengths))
 
 
-def _outermost(state: NeuralDequeState, capacity: int, lengths: Int[Tensor, "*batch"] | None) -> NeuralDequeState:
-    """The slots nearest to both ends at the end of each sequence, where a longest one has pushed last."""
+def _with_room(state: NeuralDequeState, *, steps: int) -> NeuralDequeState:
+    """The state from which so many steps drop nothing."""
+    capacity = state.strengths.shape[-1]
+    return _fitted(state, capacity - capacity // 2, capacity // 2, capacity + 2 * steps)
+
+
+def _ended(state: NeuralDequeState, lengths: Int[Tensor, "*batch"] | None, *, capacity: int) -> NeuralDequeState:
+    """Of a state with room for all steps, what its capacity keeps at the end of each sequence."""
     top = capacity // 2
     if lengths is None:
         return _fitted(state, capacity - top, top, capacity)
@@ -335,9 +341,7 @@ def step(
         Grefenstette et al. 2015, Learning to Transduce with Unbounded Memory, section 3.3.
     """
     state, layout = _opened(state)
-    _checks.check_pair("element", element)
-    pair = tuple(_element(f"element[{end}]", each, state, layout) for end, each in enumerate(element))
-    return shaped(run(_step, state, as_strengths(actions, state, layout, 4), pair), layout)
+    return shaped(run(_step, state, *_inputs(actions, element, state, layout)), layout)
 
 
 def scan(
@@ -434,3 +438,10 @@ def _element(name: str, element: Any, state: NeuralDequeState, layout: Layout) -
     element = as_wide(name, element, state.values)
     _checks.check_element(name, element, layout, state.values.dtype)
     return flat(element, layout)
+
+
+def _inputs(actions: Any, element: Any, state: NeuralDequeState, layout: Layout) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The checked actions and element of a step."""
+    _checks.check_pair("element", element)
+    pair = tuple(_element(f"element[{end}]", each, state, layout) for end, each in enumerate(element))
+    return as_strengths(actions, state, layout, 4), pair

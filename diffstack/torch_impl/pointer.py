@@ -314,10 +314,7 @@ def step(state: PointerState, actions: Tensor, element: Tensor) -> tuple[Pointer
         (1.0, [0.5, 0.5])
     """
     state, layout = _opened(state)
-    element = _element(element, state, layout)
-    actions = as_wide("actions", actions, state.index)
-    _checks.check_weights(actions, (*layout.batch, 3), state.index.dtype)
-    return shaped(run(_step, state, actions, element), layout)
+    return shaped(run(_step, state, *_inputs(actions, element, state, layout)), layout)
 
 
 def scan(
@@ -437,3 +434,10 @@ def _element(element: Any, state: PointerState, layout: Layout) -> Tensor:
     element = as_wide("element", element, state.buffer)
     _checks.check_element("element", element, layout, state.buffer.dtype)
     return flat(element, layout)
+
+
+def _inputs(actions: Any, element: Any, state: PointerState, layout: Layout) -> tuple[Tensor, Tensor]:
+    """The checked actions and element of a step."""
+    actions = as_wide("actions", actions, state.index)
+    _checks.check_weights(actions, (*layout.batch, 3), state.index.dtype)
+    return actions, _element(element, state, layout)

@@ -234,10 +234,7 @@ def step(state: SuperpositionState, actions: Tensor, element: Tensor) -> tuple[S
         Joulin & Mikolov 2015, Inferring Algorithmic Patterns with Stack-Augmented Recurrent Nets, equations 3 and 4.
     """
     state, layout = _opened(state)
-    element = _element(element, state, layout)
-    actions = as_wide("actions", actions, state.buffer)
-    _checks.check_weights(actions, (*layout.batch, 3), state.buffer.dtype)
-    return run(_step, state, actions, element)
+    return run(_step, state, *_inputs(actions, element, state, layout))
 
 
 def scan(
@@ -300,3 +297,10 @@ def _element(element: Any, state: SuperpositionState, layout: Layout) -> Tensor:
     element = as_wide("element", element, state.buffer)
     _checks.check_element("element", element, layout, state.buffer.dtype)
     return element
+
+
+def _inputs(actions: Any, element: Any, state: SuperpositionState, layout: Layout) -> tuple[Tensor, Tensor]:
+    """The checked actions and element of a step."""
+    actions = as_wide("actions", actions, state.buffer)
+    _checks.check_weights(actions, (*layout.batch, 3), state.buffer.dtype)
+    return actions, _element(element, state, layout)
