@@ -323,3 +323,72 @@ def raise_fault(first: Sequence[int], code: int, capacity: int) -> NoReturn:
     if code == 2:
         raise StackUnderflowError(f"state: a pop from an empty stack{where}")
     raise ValueError(f"state: an action code that is not PUSH, POP or NOOP{where}")
+
+
+# What `unroll` is given.
+
+
+def check_states(states: Any, kinds: tuple[type, ...]) -> tuple[Any, ...]:
+    """One state or a tuple of them, as a tuple."""
+    each = (states,) if hasattr(states, "_fields") else states
+    package = kinds[0].__module__.rpartition(".")[0]
+    if not isinstance(each, tuple) or not each:
+        bad_type("states", f"the state of a family of {package}, or a tuple of such", type(states).__name__)
+    for state in each:
+        if not isinstance(state, kinds):
+            bad_type("states", f"states of families of {package}", f"{type(state).__module__}.{type(state).__name__}")
+    return each
+
+
+def check_same_batch(layouts: Sequence[Layout]) -> Layout:
+    """All stacks of a controller have the same batch axes."""
+    for layout in layouts:
+        if layout.batch != layouts[0].batch:
+            bad_value("states", f"batch axes {layouts[0].batch}, those of the first", f"batch axes {layout.batch}")
+    return layouts[0]
+
+
+def check_inputs(shapes: Sequence[Sequence[int]], layout: Layout) -> Any:
+    """Inputs of a controller are (*batch, time, ...), with one time for all; returned."""
+    if not shapes:
+        bad_value("inputs", "at least one array, whose time axis says how many steps there are", "none")
+    rank = len(layout.batch)
+    for shape in shapes:
+        if len(shape) <= rank or tuple(shape[:rank]) != layout.batch:
+            bad_value(
+                "inputs", f"shape {(*layout.batch, 'time', '...')}, the batch axes first", f"shape {tuple(shape)}"
+            )
+        if shape[rank] != shapes[0][rank]:
+            bad_value("inputs", f"{shapes[0][rank]} steps in every array", f"{shape[rank]} steps")
+    return shapes[0][rank]
+
+
+def check_carry(shapes: Sequence[Sequence[int]], layout: Layout) -> None:
+    """With `lengths`, a carry stays as it is for sequences that have ended."""
+    rank = len(layout.batch)
+    for shape in shapes:
+        if tuple(shape[:rank]) != layout.batch:
+            expected = f"shape {(*layout.batch, '...')}, the batch axes first, where lengths are given"
+            bad_value("carry", expected, f"shape {tuple(shape)}")
+
+
+def check_decision(given: Any) -> tuple[Any, Any, Any, Any]:
+    """What a controller returns."""
+    if not isinstance(given, tuple) or len(given) != 4:
+        got = f"a tuple of {len(given)}" if isinstance(given, tuple) else type(given).__name__
+        bad_type("controller", "a function that returns carry, actions, elements and output", got)
+    return given
+
+
+def paired(actions: Any, elements: Any, stacks: int) -> list[tuple[Any, Any]]:
+    """Actions and elements of several stacks, stack by stack."""
+    for name, each in (("actions", actions), ("elements", elements)):
+        if not isinstance(each, tuple | list) or len(each) != stacks:
+            got = f"{len(each)} of them" if isinstance(each, tuple | list) else type(each).__name__
+            bad_value(name, f"a tuple of {stacks}, one entry for each stack", got)
+    return list(zip(actions, elements, strict=True))
+
+
+def held(state: Any) -> Any:
+    """What is zero in an empty state: strengths or depth, or else the slots."""
+    return next((getattr(state, field) for field in ("strengths", "depth") if hasattr(state, field)), state[0])

@@ -2,6 +2,7 @@
 
 from diffstack.jax_impl import _requires as _requires
 from diffstack.jax_impl import (
+    controller,
     discrete,
     inverse,
     neural_deque,
@@ -11,10 +12,12 @@ from diffstack.jax_impl import (
     reversal,
     superposition,
 )
+from diffstack.jax_impl.controller import unroll
 from diffstack.jax_impl.inverse import learn_input
 from diffstack.jax_impl.reversal import reverse
 
 __all__ = [
+    "controller",
     "discrete",
     "inverse",
     "learn_input",
@@ -25,4 +28,5 @@ __all__ = [
     "reversal",
     "reverse",
     "superposition",
+    "unroll",
 ]

@@ -117,12 +117,8 @@ def run(kernel: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     The batch axes of all arguments and of all results come first, and the first array is (*batch, slots, dim).
     """
     compiled = _compiled(kernel, tuple(options))
-    leaves, structure = jax.tree.flatten(arguments)
-    varying = frozenset().union(*map(_varying, leaves))
-    if varying:
-        # A state that was made inside `shard_map` varies over no axis yet, and a loop needs that it does.
-        leaves = [lax.pcast(leaf, tuple(varying - _varying(leaf)), to="varying") for leaf in leaves]
-        arguments = jax.tree.unflatten(structure, leaves)
+    arguments = alike(arguments)
+    leaves = jax.tree.leaves(arguments)
     batch = _explicit(leaves, leaves[0].ndim - 2)
     if batch is not None:
         # Where axes of a mesh are explicit, every operation would have to say how its result is sharded. All that is
@@ -130,6 +126,16 @@ def run(kernel: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         compiled = jax.sharding.auto_axes(partial(compiled, **options), out_sharding=PartitionSpec(*batch))
         return compiled(*arguments)
     return compiled(*arguments, **options)
+
+
+def alike(tree: Any) -> Any:
+    """The arrays of a tree, made to vary over the same axes of a mesh inside `shard_map`."""
+    leaves, structure = jax.tree.flatten(tree)
+    varying = frozenset().union(*map(_varying, leaves))
+    if not varying:
+        return tree
+    # A state that was made inside `shard_map` varies over no axis yet, and a loop needs that it does.
+    return structure.unflatten([lax.pcast(leaf, tuple(varying - _varying(leaf)), to="varying") for leaf in leaves])
 
 
 @cache

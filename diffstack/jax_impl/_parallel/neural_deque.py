@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from diffstack.jax_impl._arrays import numbered
 from diffstack.jax_impl._line import above, below, feasible, remaining, room
@@ -114,29 +114,51 @@ def _within(
 
     Slots stand from the bottom to the top: the bottom pushes, the latest first, the older elements, the top pushes.
     """
-    steps = actions.shape[-2]
-    one = jnp.ones_like(older)
 
     def step(strengths: Array, inputs: Any) -> tuple[Array, tuple[Array, ...]]:
-        place, action = inputs
-        push_top, pop_top, push_bottom, pop_bottom = (action[..., each, None] for each in range(4))
-        sums = above(strengths)
-        taken_top = room(pop_top[..., 0], sums)[..., steps]
-        strengths = remaining(strengths, sums, pop_top[..., 0])
-        sums = below(strengths)
-        taken_bottom = room(pop_bottom[..., 0], sums)[..., steps]
-        strengths = remaining(strengths, sums, pop_bottom[..., 0])
-        strengths = jnp.where(slot == steps + 1 + place, push_top, strengths)
-        strengths = jnp.where(slot == steps - 1 - place, push_bottom, strengths)
-        room_top, room_bottom = room(one, above(strengths)), room(one, below(strengths))
-        weights = smaller(strengths, room_top), smaller(strengths, room_bottom)
-        return strengths, (*weights, taken_top, taken_bottom, room_top[..., steps], room_bottom[..., steps])
+        strengths, weights, taken, wanted = own_step(strengths, *inputs)
+        return strengths, (*weights, *taken, *wanted)
 
-    slot = numbered(jnp.zeros_like(older, shape=(*older.shape, 2 * steps + 1)), -1)
-    strengths = jnp.where(slot == steps, older[..., None], 0)
+    steps = actions.shape[-2]
+    strengths = own_slots(older, steps=steps)
     strengths, outcome = lax.scan(step, strengths, (jnp.arange(steps, dtype=jnp.int32), jnp.moveaxis(actions, -2, 0)))
     top, bottom, *rest = (jnp.moveaxis(each, 0, older.ndim) for each in outcome)
-    kept, top, bottom = (
-        jnp.concatenate([each[..., :steps], each[..., steps + 1 :]], -1) for each in (strengths, top, bottom)
-    )
+    kept, top, bottom = (without_older(each) for each in (strengths, top, bottom))
     return kept, (top, bottom), (rest[0], rest[1]), (rest[2], rest[3])
+
+
+def own_slots(older: Float[Array, "*batch"], *, steps: int) -> Float[Array, "*batch {2*steps+1}"]:
+    """Slots for the pushes of a chunk at both ends, and between them all older elements as one."""
+    slots = jnp.zeros_like(older, shape=(*older.shape, 2 * steps + 1))
+    return jnp.where(numbered(slots, -1) == steps, older[..., None], slots)
+
+
+def without_older(slots: Float[Array, "*batch slots"]) -> Float[Array, "*batch slots-1"]:
+    """Own slots without the one in the middle."""
+    steps = slots.shape[-1] // 2
+    return jnp.concatenate([slots[..., :steps], slots[..., steps + 1 :]], -1)
+
+
+def own_step(
+    strengths: Float[Array, "*batch slots"], place: Int[Array, ""], action: Float[Array, "*batch 4"]
+) -> tuple[
+    Float[Array, "*batch slots"],
+    tuple[Float[Array, "*batch slots"], Float[Array, "*batch slots"]],
+    tuple[Float[Array, "*batch"], Float[Array, "*batch"]],
+    tuple[Float[Array, "*batch"], Float[Array, "*batch"]],
+]:
+    """One step on own slots: what is left, the weights of both reads; what it takes and wants of older elements."""
+    slot, steps = numbered(strengths, -1), strengths.shape[-1] // 2
+    push_top, pop_top, push_bottom, pop_bottom = (action[..., each] for each in range(4))
+    one = jnp.ones_like(push_top)
+    sums = above(strengths)
+    taken_top = room(pop_top, sums)[..., steps]
+    strengths = remaining(strengths, sums, pop_top)
+    sums = below(strengths)
+    taken_bottom = room(pop_bottom, sums)[..., steps]
+    strengths = remaining(strengths, sums, pop_bottom)
+    strengths = jnp.where(slot == steps + 1 + place, push_top[..., None], strengths)
+    strengths = jnp.where(slot == steps - 1 - place, push_bottom[..., None], strengths)
+    room_top, room_bottom = room(one, above(strengths)), room(one, below(strengths))
+    weights = smaller(strengths, room_top), smaller(strengths, room_bottom)
+    return strengths, weights, (taken_top, taken_bottom), (room_top[..., steps], room_bottom[..., steps])

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from diffstack.actions import POP, PUSH
 from diffstack.jax_impl._arrays import numbered
@@ -90,19 +90,25 @@ def _within(
     Float[Array, "chunks *batch steps steps"],
 ]:
     """What is left of the own elements; what each step takes and wants of older ones; the weights of its own."""
-    slot = numbered(actions[..., 0], -1)
-    one = jnp.ones_like(actions[..., 0, 0])
 
     def step(strengths: Array, inputs: Any) -> tuple[Array, tuple[Array, Array, Array]]:
-        place, action = inputs
-        taken = room(action[..., POP], jnp.sum(strengths, -1, keepdims=True))[..., 0]
-        strengths = remaining(strengths, above(strengths), action[..., POP])
-        strengths = jnp.where(slot == place, action[..., PUSH, None], strengths)
-        weights = smaller(strengths, room(one, above(strengths)))
-        wanted = room(one, jnp.sum(strengths, -1, keepdims=True))[..., 0]
-        return strengths, (weights, taken, wanted)
+        strengths, *outcome = own_step(strengths, *inputs)
+        return strengths, tuple(outcome)
 
     places, time_first = jnp.arange(actions.shape[-2], dtype=jnp.int32), jnp.moveaxis(actions, -2, 0)
     kept, outcome = lax.scan(step, jnp.zeros_like(actions[..., 0]), (places, time_first))
     weights, taken, wanted = (jnp.moveaxis(each, 0, actions.ndim - 2) for each in outcome)
     return kept, taken, wanted, weights
+
+
+def own_step(
+    strengths: Float[Array, "*batch steps"], place: Int[Array, ""], action: Float[Array, "*batch 2"]
+) -> tuple[Float[Array, "*batch steps"], Float[Array, "*batch steps"], Float[Array, "*batch"], Float[Array, "*batch"]]:
+    """One step on the own elements: what is left of them, their weights; what it takes and wants of older ones."""
+    one = jnp.ones_like(action[..., PUSH])
+    taken = room(action[..., POP], jnp.sum(strengths, -1, keepdims=True))[..., 0]
+    strengths = remaining(strengths, above(strengths), action[..., POP])
+    strengths = jnp.where(numbered(strengths, -1) == place, action[..., PUSH, None], strengths)
+    weights = smaller(strengths, room(one, above(strengths)))
+    wanted = room(one, jnp.sum(strengths, -1, keepdims=True))[..., 0]
+    return strengths, weights, taken, wanted

@@ -1,0 +1,40 @@
+"""How `unroll` cuts a sequence into chunks, and what its caller promises; nothing here imports a framework."""
+
+from typing import NamedTuple
+
+
+class Plan(NamedTuple):
+    """The sizes of a sequence, and what its caller promises.
+
+    Attributes:
+        time: the number of steps.
+        slots: the capacity of the state.
+        starts_empty: whether the state is an empty one.
+        final_states: whether the state after the last step is wanted.
+    """
+
+    time: int
+    slots: int
+    starts_empty: bool
+    final_states: bool
+
+    @property
+    def older(self) -> int:
+        """How many slots of the first state can hold something."""
+        return 0 if self.starts_empty else self.slots
+
+
+def chunk_length(time: int, wanted: int) -> int:
+    """A length near the wanted one, of which the time is a multiple if that can be."""
+    shortest, longest = max(1, wanted * 2 // 3), max(1, wanted * 3 // 2)
+    lengths = sorted(range(shortest, longest + 1), key=lambda length: (time % length != 0, abs(length - wanted)))
+    return max(1, min(lengths[0], time))
+
+
+def runs(time: int, chunk: int, most: int) -> list[tuple[int, int, int]]:
+    """Runs of equal chunks, at most so many and one more for the rest: first step, last step and length of a chunk."""
+    chunks = time // chunk
+    longest = -(-chunks // most) if chunks else 1
+    found = [(first * chunk, min(first + longest, chunks) * chunk, chunk) for first in range(0, chunks, longest)]
+    rest = time - chunks * chunk
+    return [*found, (time - rest, time, rest)] if rest else found

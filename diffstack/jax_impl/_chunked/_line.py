@@ -1,0 +1,44 @@
+"""What the neural families share: slots that are written once, and cut by what a chunk pops of them.
+
+The slots of all steps are laid out before they are pushed, with strength 0, so that no step moves them. Within a chunk
+the older slots keep the strengths and the sums `nearer` that they had at its start. `_parallel/_line.py` says what is
+left of them, and what a read sees, when `taken` in total has been popped.
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from diffstack.jax_impl._parallel._line import product
+
+
+class Window(NamedTuple):
+    """The chunk's own elements, (*batch, C, D), and strengths; and what the older slots have lost and still have."""
+
+    elements: Array
+    strengths: Array
+    taken: Any
+    total: Any
+
+
+def written(slots: Float[Array, "..."], own: Float[Array, "..."], at: Int[Array, ""], rank: int) -> Float[Array, "..."]:
+    """The slots, which follow `rank` batch axes, with the chunk's own put in their places."""
+    return lax.dynamic_update_slice_in_dim(slots, own.astype(slots.dtype), at, rank)
+
+
+def read_of(
+    weights: Float[Array, "*batch slots"],
+    values: Float[Array, "*batch slots dim"],
+    own: Float[Array, "*batch steps"],
+    elements: Float[Array, "*batch steps dim"],
+) -> Float[Array, "*batch dim"]:
+    """The read of the older slots and of the own ones."""
+    read = product(weights[..., None, :], values) + product(own[..., None, :], elements)
+    return read[..., 0, :].astype(values.dtype)
+
+
+def none_yet(values: Float[Array, "*batch slots dim"], steps: int) -> Float[Array, "*batch {steps} dim"]:
+    """Room for the elements of a chunk."""
+    return jnp.zeros_like(values, shape=(*values.shape[:-2], steps, values.shape[-1]))

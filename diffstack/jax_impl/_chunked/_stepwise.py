@@ -1,0 +1,34 @@
+"""The definition of `unroll` as a form: one chunk, whose steps are those of the family."""
+
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+from jaxtyping import Array, Int
+
+from diffstack._plan import Plan
+
+
+@cache
+def form(family: Any) -> Any:
+    """The form that runs `step`, and drops nothing on its way."""
+    makes_room = hasattr(family, "_with_room")
+
+    def fit(state: Any, *, first: int, stop: int, plan: Plan) -> Any:
+        return family._with_room(state, steps=plan.time) if makes_room else state
+
+    def open(state: Any, *, steps: int) -> tuple[tuple[()], Any]:
+        return (), state
+
+    def tick(fixed: tuple[()], state: Any, place: Int[Array, ""], actions: Array, element: Any) -> tuple[Any, Any]:
+        return family._step(state, actions, element)
+
+    def close(
+        state: Any, fixed: tuple[()], window: Any, first: Int[Array, ""], actions: Array, elements: Any, *, plan: Plan
+    ) -> Any:
+        return window
+
+    def end(state: Any, lengths: Int[Array, "*batch"] | None, *, plan: Plan) -> Any:
+        return family._ended(state, lengths, capacity=plan.slots) if makes_room else state
+
+    return SimpleNamespace(fit=fit, open=open, tick=tick, close=close, end=end)

@@ -1,0 +1,85 @@
+"""The neural queue in chunks: older elements are only cut, and come before the own ones.
+
+A pop takes of the older elements first, and of the own ones what it then still wants; a read does the same. So with
+G the strength that is left of the older ones, the own elements run by the definition, but for a pop of max(0, u - G)
+and a read of max(0, 1 - G).
+"""
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from diffstack._plan import Plan
+from diffstack.actions import POP, PUSH
+from diffstack.jax_impl._arrays import numbered
+from diffstack.jax_impl._chunked._line import Window, none_yet, read_of, written
+from diffstack.jax_impl._line import below, feasible, remaining, room, with_room
+from diffstack.jax_impl._parallel._chunking import pad
+from diffstack.jax_impl._parallel._line import left_over, read_weights
+from diffstack.jax_impl._ties import block_at_zero, smaller
+from diffstack.jax_impl.neural_queue import NeuralQueueState, _ended
+
+Fixed = tuple[Float[Array, "*batch slots dim"], Float[Array, "*batch slots"], Float[Array, "*batch slots"]]
+
+
+def fit(state: NeuralQueueState, *, first: int, stop: int, plan: Plan) -> NeuralQueueState:
+    """Slots for all steps up to `stop`, oldest first."""
+    values, strengths = state
+    if first == 0:
+        values, strengths = values[..., : plan.older, :], feasible(strengths)[..., : plan.older]
+    more = plan.older + stop - strengths.shape[-1]
+    return NeuralQueueState(pad(values, -2, 0, more), pad(strengths, -1, 0, more))
+
+
+def open(state: NeuralQueueState, *, steps: int) -> tuple[Fixed, Window]:
+    """The older slots as they are, and no own elements yet."""
+    values, strengths = state
+    own = jnp.zeros_like(strengths, shape=(*strengths.shape[:-1], steps))
+    total = jnp.sum(strengths, -1)
+    return (values, strengths, below(strengths)), Window(none_yet(values, steps), own, jnp.zeros_like(total), total)
+
+
+def tick(
+    fixed: Fixed,
+    window: Window,
+    place: Int[Array, ""],
+    actions: Float[Array, "*batch 2"],
+    element: Float[Array, "*batch dim"],
+) -> tuple[Window, Float[Array, "*batch dim"]]:
+    """One step on the older slots, and what it takes and reads of the own ones."""
+    (values, older, nearer), own = fixed, window.strengths
+    elements = lax.dynamic_update_index_in_dim(window.elements, element, place, -2)
+    push, pop = feasible(actions[..., PUSH]), feasible(actions[..., POP])
+    own = remaining(own, below(own), room(pop, window.total[..., None])[..., 0])
+    own = jnp.where(numbered(own, -1) == place, push[..., None], own)
+    # As in the definition, a pop of 0 has no gradient.
+    taken = window.taken + block_at_zero(pop)
+    rest = nearer - taken[..., None]
+    left = left_over(older, rest)
+    total, one = jnp.sum(left, -1), jnp.ones_like(pop)
+    of_own = smaller(own, room(room(one, total[..., None])[..., 0], below(own)))
+    read = read_of(read_weights(left, rest, one), values, of_own, elements)
+    return Window(elements, own, taken, total), read
+
+
+def close(
+    state: NeuralQueueState,
+    fixed: Fixed,
+    window: Window,
+    first: Int[Array, ""],
+    actions: Float[Array, "*batch steps 2"],
+    elements: Float[Array, "*batch steps dim"],
+    *,
+    plan: Plan,
+) -> NeuralQueueState:
+    """What is left of the older slots, and the own ones in their places."""
+    values, older, nearer = fixed
+    left = left_over(older, nearer - window.taken[..., None])
+    at, rank = plan.older + first, left.ndim - 1
+    return NeuralQueueState(written(values, elements, at, rank), written(left, window.strengths, at, rank))
+
+
+def end(state: NeuralQueueState, lengths: Int[Array, "*batch"] | None, *, plan: Plan) -> NeuralQueueState:
+    """What the capacity of the queue keeps."""
+    state = with_room(state, plan.slots - plan.older)
+    return _ended(state, lengths, capacity=plan.slots)
