@@ -135,7 +135,9 @@ def alike(tree: Any) -> Any:
     if not varying:
         return tree
     # A state that was made inside `shard_map` varies over no axis yet, and a loop needs that it does.
-    return structure.unflatten([lax.pcast(leaf, tuple(varying - _varying(leaf)), to="varying") for leaf in leaves])
+    return jax.tree.unflatten(
+        structure, [lax.pcast(leaf, tuple(varying - _varying(leaf)), to="varying") for leaf in leaves]
+    )
 
 
 @cache

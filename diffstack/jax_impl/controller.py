@@ -24,7 +24,7 @@ from jax import Array, lax
 from diffstack import _checks, _plan
 from diffstack._checks import Layout
 from diffstack._plan import Plan
-from diffstack.families import family_of
+from diffstack.families import FAMILIES, Family
 from diffstack.jax_impl import (
     _methods,
     discrete,
@@ -51,8 +51,9 @@ _RUNS = 4
 
 
 class _Stack(NamedTuple):
-    """One of the stacks of a controller: its family's module, its first state and shapes, and how it is run."""
+    """One of the stacks of a controller: its family, its first state and shapes, and how it is run."""
 
+    family: Family
     module: Any
     state: Any
     layout: Layout
@@ -113,20 +114,20 @@ def unroll(
     """
     single = hasattr(states, "_fields")
     opened = [_opened(state) for state in _checks.check_states(states, tuple(_FAMILIES))]
-    layout = _checks.check_same_batch([layout for _, _, layout in opened])
+    layout = _checks.check_same_batch([layout for *_, layout in opened])
     inputs = jax.tree.map(lambda leaf: as_array("inputs", leaf), inputs)
     time = _checks.check_inputs([leaf.shape for leaf in jax.tree.leaves(inputs)], layout)
     lengths = as_lengths(lengths, layout)
     if lengths is not None:
         _checks.check_carry([np.shape(leaf) for leaf in jax.tree.leaves(carry)], layout)
-    chunk = _methods.chunk(method, time, [(family_of(module), layout) for module, _, layout in opened])
+    chunk = _methods.chunk(method, time, [(family, layout) for family, *_, layout in opened])
     if starts_empty:
-        for _, state, _ in opened:
+        for _, _, state, _ in opened:
             _check_empty(state)
     stacks = []
-    for module, state, each in opened:
-        form = _stepwise.form(module) if chunk is None else FORMS[family_of(module).name]
-        stacks.append(_Stack(module, state, each, form, Plan(time, each.slots, starts_empty, final_states)))
+    for family, module, state, each in opened:
+        form = _stepwise.form(module) if chunk is None else FORMS[family.name]
+        stacks.append(_Stack(family, module, state, each, form, Plan(time, each.slots, starts_empty, final_states)))
 
     def decide(carry: Any, input: Any, reads: Any) -> tuple[Any, Any, Any]:
         given = _checks.check_decision(controller(carry, input, reads[0] if single else reads))
@@ -161,7 +162,7 @@ def _over_sequence(
             run(stack.form.fit, state, first=first, stop=stop, plan=stack.plan)
             for stack, state in zip(stacks, states, strict=True)
         )
-        over_chunk = partial(_over_chunk, decide, stacks, lengths)
+        over_chunk: Any = partial(_over_chunk, decide, stacks, lengths)
         # Its backward pass runs a chunk again, so that one state a chunk is kept, and not one a step.
         over_chunk = over_chunk if chunk is None else jax.checkpoint(over_chunk)
         part = jax.tree.map(lambda leaf, first=first, stop=stop: leaf[first:stop], inputs)
@@ -198,12 +199,12 @@ def _over_chunk(
             alive = first + place < lengths
             new, output = where_live(alive, new, carry), where_live(alive, output)
             taken = tuple(
-                (where_live(alive, actions, noop(family_of(stack.module), actions)), where_live(alive, element))
+                (where_live(alive, actions, noop(stack.family, actions)), where_live(alive, element))
                 for stack, (actions, element) in zip(stacks, taken, strict=True)
             )
         outcome = [
             run(stack.form.tick, *each, place, *mine)
-            for stack, *each, mine in zip(stacks, fixed, windows, taken, strict=True)
+            for stack, *each, mine in zip(stacks, windows, fixed, taken, strict=True)
         ]
         windows, reads = zip(*outcome, strict=True)
         reads = tuple(shaped(read, stack.layout) for stack, read in zip(stacks, reads, strict=True))
@@ -220,15 +221,15 @@ def _over_chunk(
     return (carry, reads, states), outputs
 
 
-def _opened(state: Any) -> tuple[Any, Any, Layout]:
+def _opened(state: Any) -> tuple[Family, Any, Any, Layout]:
     module = _FAMILIES[type(state)]
-    return module, *module._opened(state)
+    return FAMILIES[module.__name__.rpartition(".")[2]], module, *module._opened(state)
 
 
 def _peek(stack: _Stack) -> Any:
     """What a controller reads before its first step."""
     state = shaped(stack.state, stack.layout)
-    reads = tuple(getattr(stack.module, f"peek{end}")(state) for end in family_of(stack.module).ends)
+    reads = tuple(getattr(stack.module, f"peek{end}")(state) for end in stack.family.ends)
     return reads if len(reads) > 1 else reads[0]
 
 

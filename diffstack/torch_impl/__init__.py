@@ -5,6 +5,7 @@ from diffstack.torch_impl import _requires as _requires  # isort: split
 import torch
 
 from diffstack.torch_impl import (
+    controller,
     discrete,
     inverse,
     neural_deque,
@@ -15,10 +16,12 @@ from diffstack.torch_impl import (
     reversal,
     superposition,
 )
+from diffstack.torch_impl.controller import unroll
 from diffstack.torch_impl.inverse import learn_input
 from diffstack.torch_impl.reversal import reverse
 
 __all__ = [
+    "controller",
     "discrete",
     "inverse",
     "learn_input",
@@ -30,6 +33,7 @@ __all__ = [
     "reversal",
     "reverse",
     "superposition",
+    "unroll",
 ]
 
 # So that `torch.load` takes a saved state with its safe default, `weights_only=True`.

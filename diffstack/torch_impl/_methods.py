@@ -8,7 +8,8 @@ import math
 from typing import Any, Literal, NamedTuple
 
 from diffstack import _checks
-from diffstack.families import FAMILIES
+from diffstack._plan import chunk_length
+from diffstack.families import FAMILIES, Family
 
 
 class Threshold(NamedTuple):
@@ -42,3 +43,15 @@ def choose(method: object, name: str, time: Any, layout: _checks.Layout) -> Lite
         steps, numbers = THRESHOLDS[name]
         return "parallel" if time >= steps and layout.slots * math.prod(layout.element) >= numbers else "sequential"
     return "parallel" if method == "parallel" and time else "sequential"
+
+
+def chunk(method: object, time: Any, stacks: list[tuple[Family, _checks.Layout]]) -> int | None:
+    """How many steps `unroll` takes at a time; None where it takes each by itself."""
+    _checks.check_choice("method", method, ("auto", "sequential", "chunked"))
+    if _checks.is_symbolic(time):
+        if method == "chunked":
+            _checks.bad_value("method", "'sequential' or 'auto' where the number of steps is symbolic", "'chunked'")
+        return None
+    if method == "sequential" or not time:
+        return None
+    return chunk_length(time, 16)

@@ -1,8 +1,15 @@
-"""Sequences of different lengths in one batch: what `scan` does with `lengths`."""
+"""Sequences of different lengths in one batch: what `scan` and `unroll` do with `lengths`."""
+
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
+from torch.utils import _pytree as tree
+
+from diffstack.actions import NOOP
+from diffstack.families import Family
+from diffstack.torch_impl._arrays import numbered
 
 
 def stopped(
@@ -22,3 +29,23 @@ def _live(steps: Shaped[Tensor, "..."], lengths: Int[Tensor, "*batch"]) -> Bool[
     ones = (1,) * (steps.ndim - rank - 1)
     step = torch.arange(steps.shape[rank], device=steps.device).reshape(*(1,) * rank, steps.shape[rank], *ones)
     return step < lengths.reshape(*lengths.shape, 1, *ones)
+
+
+def where_live(live: Bool[Tensor, "*batch"], new: Any, old: Any = None) -> Any:
+    """A tree of arrays (*batch, ...): `new` where a sequence goes on, and `old`, or zeros, where it has ended."""
+    old = tree.tree_map(torch.zeros_like, new) if old is None else old
+
+    def chosen(new: Tensor, old: Tensor) -> Tensor:
+        return torch.where(live.reshape(*live.shape, *(1,) * (new.ndim - live.ndim)), new, old)
+
+    return tree.tree_map(chosen, new, old)
+
+
+def noop(family: Family, actions: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
+    """The actions, of the shape of these, that leave a stack as it is."""
+    if not family.action:
+        return torch.full_like(actions, NOOP)
+    if "noop" in family.action:
+        where = numbered(actions, -1) == family.action.index("noop")
+        return where.to(actions.dtype).expand(actions.shape)
+    return torch.zeros_like(actions)

@@ -102,11 +102,14 @@ def _step(
     state: PointerState, actions: Float[Tensor, "*batch 3"], element: Float[Tensor, "*batch dim"]
 ) -> tuple[PointerState, Float[Tensor, "*batch dim"]]:
     buffer, index = state
-    a_push, a_pop, a_noop = (actions[..., code, None] for code in (PUSH, POP, NOOP))
-    buffer = _soft_assign(buffer, a_push * index, element)
-    index = a_push * torch.roll(index, 1, -1) + a_pop * torch.roll(index, -1, -1) + a_noop * index
-    state = PointerState(buffer, index)
+    buffer = _soft_assign(buffer, actions[..., PUSH, None] * index, element)
+    state = PointerState(buffer, _turned(index, actions))
     return state, _peek(state)
+
+
+def _turned(index: Float[Tensor, "*batch slots"], actions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch slots"]:
+    a_push, a_pop, a_noop = (actions[..., code, None] for code in (PUSH, POP, NOOP))
+    return a_push * torch.roll(index, 1, -1) + a_pop * torch.roll(index, -1, -1) + a_noop * index
 
 
 def _contents(state: PointerState) -> Float[Tensor, "*batch slots dim"]:

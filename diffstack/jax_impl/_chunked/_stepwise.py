@@ -20,7 +20,7 @@ def form(family: Any) -> Any:
     def open(state: Any, *, steps: int) -> tuple[tuple[()], Any]:
         return (), state
 
-    def tick(fixed: tuple[()], state: Any, place: Int[Array, ""], actions: Array, element: Any) -> tuple[Any, Any]:
+    def tick(state: Any, fixed: tuple[()], place: Int[Array, ""], actions: Array, element: Any) -> tuple[Any, Any]:
         return family._step(state, actions, element)
 
     def close(

@@ -41,12 +41,13 @@ def open(
     rows = jnp.clip(lowest[..., None] + addresses[..., : steps + 1], 0, buffer.shape[-2] - 1)
     there = jnp.take_along_axis(buffer, rows[..., None], -2, mode="promise_in_bounds")
     pool = lax.dynamic_update_slice_in_dim(pool, there, 0, -2)
-    return (buffer, lowest), Window(pool, addresses, depth, fault)
+    # Rows above the top are not read before they are written.
+    return (buffer, lowest), Window(pool, jnp.minimum(addresses, steps), depth, fault)
 
 
 def tick(
-    fixed: tuple[Shaped[Array, "*batch slots dim"], Int32[Array, "*batch"]],
     window: Window,
+    fixed: tuple[Shaped[Array, "*batch slots dim"], Int32[Array, "*batch"]],
     place: Int[Array, ""],
     actions: Integer[Array, "*batch"],
     element: Shaped[Array, "*batch dim"],

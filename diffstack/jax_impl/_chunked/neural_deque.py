@@ -44,7 +44,7 @@ def open(state: NeuralDequeState, *, steps: int) -> tuple[Fixed, Window]:
 
 
 def tick(
-    fixed: Fixed, window: Window, place: Int[Array, ""], actions: Float[Array, "*batch 4"], element: Pair
+    window: Window, fixed: Fixed, place: Int[Array, ""], actions: Float[Array, "*batch 4"], element: Pair
 ) -> tuple[Window, Pair]:
     """One step on the own elements, and what it takes and reads of the older ones."""
     values, older, nearer = fixed
@@ -54,11 +54,11 @@ def tick(
     strengths, own, taken, wanted = own_step(window.strengths, place, feasible(actions))
     taken = window.taken[0] + taken[0], window.taken[1] + taken[1]
     left, rest = _left(older, nearer, taken)
-    reads = tuple(
+    top, bottom = (
         read_of(read_weights(left, rest[end], wanted[end]), values, without_older(own[end]), elements)
         for end in range(2)
     )
-    return Window(elements, strengths, taken, ()), reads
+    return Window(elements, strengths, taken, ()), (top, bottom)
 
 
 def _left(older: Slots, nearer: tuple[Slots, Slots], taken: tuple[Any, Any]) -> tuple[Slots, tuple[Slots, Slots]]:

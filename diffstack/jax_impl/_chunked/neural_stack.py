@@ -37,8 +37,8 @@ def open(state: NeuralStackState, *, steps: int) -> tuple[Fixed, Window]:
 
 
 def tick(
-    fixed: Fixed,
     window: Window,
+    fixed: Fixed,
     place: Int[Array, ""],
     actions: Float[Array, "*batch 2"],
     element: Float[Array, "*batch dim"],

@@ -25,7 +25,7 @@ class Window(NamedTuple):
     """What a chunk has done so far: (*batch, N), (*batch, N), (*batch, C, N) and the elements, (*batch, C, D)."""
 
     elements: Array
-    index: Array
+    index: Array  # type: ignore[assignment]  # hides tuple.index, as the field's own name does
     decay: Array
     written: Array
 
@@ -44,8 +44,8 @@ def open(state: PointerState, *, steps: int) -> tuple[tuple[Float[Array, "*batch
 
 
 def tick(
-    fixed: tuple[Float[Array, "*batch slots dim"]],
     window: Window,
+    fixed: tuple[Float[Array, "*batch slots dim"]],
     place: Int[Array, ""],
     actions: Float[Array, "*batch 3"],
     element: Float[Array, "*batch dim"],

@@ -36,8 +36,8 @@ def open(state: SuperpositionState, *, steps: int) -> tuple[tuple[()], Superposi
 
 
 def tick(
-    fixed: tuple[()],
     window: SuperpositionState,
+    fixed: tuple[()],
     place: Int[Array, ""],
     actions: Float[Array, "*batch 3"],
     element: Float[Array, "*batch dim"],

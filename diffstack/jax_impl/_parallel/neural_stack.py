@@ -92,8 +92,8 @@ def _within(
     """What is left of the own elements; what each step takes and wants of older ones; the weights of its own."""
 
     def step(strengths: Array, inputs: Any) -> tuple[Array, tuple[Array, Array, Array]]:
-        strengths, *outcome = own_step(strengths, *inputs)
-        return strengths, tuple(outcome)
+        strengths, weights, taken, wanted = own_step(strengths, *inputs)
+        return strengths, (weights, taken, wanted)
 
     places, time_first = jnp.arange(actions.shape[-2], dtype=jnp.int32), jnp.moveaxis(actions, -2, 0)
     kept, outcome = lax.scan(step, jnp.zeros_like(actions[..., 0]), (places, time_first))

@@ -110,26 +110,48 @@ def _within(
 
     Slots stand from the bottom to the top: the bottom pushes, the latest first, the older elements, the top pushes.
     """
-    steps = actions.shape[-2]
-    one = torch.ones_like(older)
-    slot = numbered(older.new_zeros((*older.shape, 2 * steps + 1)), -1)
-    strengths = torch.where(slot == steps, older[..., None], 0)
+    strengths = own_slots(older, steps=actions.shape[-2])
     outcome = []
     for place, action in enumerate(actions.unbind(-2)):
-        push_top, pop_top, push_bottom, pop_bottom = (action[..., each, None] for each in range(4))
-        sums = above(strengths)
-        taken_top = room(pop_top[..., 0], sums)[..., steps]
-        strengths = remaining(strengths, sums, pop_top[..., 0])
-        sums = below(strengths)
-        taken_bottom = room(pop_bottom[..., 0], sums)[..., steps]
-        strengths = remaining(strengths, sums, pop_bottom[..., 0])
-        strengths = torch.where(slot == steps + 1 + place, push_top, strengths)
-        strengths = torch.where(slot == steps - 1 - place, push_bottom, strengths)
-        room_top, room_bottom = room(one, above(strengths)), room(one, below(strengths))
-        weights = smaller(strengths, room_top), smaller(strengths, room_bottom)
-        outcome.append((*weights, taken_top, taken_bottom, room_top[..., steps], room_bottom[..., steps]))
+        strengths, weights, taken, wanted = own_step(strengths, place, action)
+        outcome.append((*weights, *taken, *wanted))
     top, bottom, *rest = (torch.stack(each, older.ndim) for each in zip(*outcome, strict=True))
-    kept, top, bottom = (
-        torch.cat([each[..., :steps], each[..., steps + 1 :]], -1) for each in (strengths, top, bottom)
-    )
+    kept, top, bottom = (without_older(each) for each in (strengths, top, bottom))
     return kept, (top, bottom), (rest[0], rest[1]), (rest[2], rest[3])
+
+
+def own_slots(older: Float[Tensor, "*batch"], *, steps: int) -> Float[Tensor, "*batch {2*steps+1}"]:
+    """Slots for the pushes of a chunk at both ends, and between them all older elements as one."""
+    slots = older.new_zeros((*older.shape, 2 * steps + 1))
+    return torch.where(numbered(slots, -1) == steps, older[..., None], slots)
+
+
+def without_older(slots: Float[Tensor, "*batch slots"]) -> Float[Tensor, "*batch slots-1"]:
+    """Own slots without the one in the middle."""
+    steps = slots.shape[-1] // 2
+    return torch.cat([slots[..., :steps], slots[..., steps + 1 :]], -1)
+
+
+def own_step(
+    strengths: Float[Tensor, "*batch slots"], place: int, action: Float[Tensor, "*batch 4"]
+) -> tuple[
+    Float[Tensor, "*batch slots"],
+    tuple[Float[Tensor, "*batch slots"], Float[Tensor, "*batch slots"]],
+    tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]],
+    tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]],
+]:
+    """One step on own slots: what is left, the weights of both reads; what it takes and wants of older elements."""
+    slot, steps = numbered(strengths, -1), strengths.shape[-1] // 2
+    push_top, pop_top, push_bottom, pop_bottom = (action[..., each] for each in range(4))
+    one = torch.ones_like(push_top)
+    sums = above(strengths)
+    taken_top = room(pop_top, sums)[..., steps]
+    strengths = remaining(strengths, sums, pop_top)
+    sums = below(strengths)
+    taken_bottom = room(pop_bottom, sums)[..., steps]
+    strengths = remaining(strengths, sums, pop_bottom)
+    strengths = torch.where(slot == steps + 1 + place, push_top[..., None], strengths)
+    strengths = torch.where(slot == steps - 1 - place, push_bottom[..., None], strengths)
+    room_top, room_bottom = room(one, above(strengths)), room(one, below(strengths))
+    weights = smaller(strengths, room_top), smaller(strengths, room_bottom)
+    return strengths, weights, (taken_top, taken_bottom), (room_top[..., steps], room_bottom[..., steps])

@@ -85,16 +85,25 @@ def _within(
     Float[Tensor, "chunks *batch steps steps"],
 ]:
     """What is left of the own elements; what each step takes and wants of older ones; the weights of its own."""
-    slot = numbered(actions[..., 0], -1)
-    one = torch.ones_like(actions[..., 0, 0])
     strengths = torch.zeros_like(actions[..., 0])
     outcome = []
     for place, action in enumerate(actions.unbind(-2)):
-        taken = room(action[..., POP], torch.sum(strengths, -1, keepdim=True))[..., 0]
-        strengths = remaining(strengths, above(strengths), action[..., POP])
-        strengths = torch.where(slot == place, action[..., PUSH, None], strengths)
-        weights = smaller(strengths, room(one, above(strengths)))
-        wanted = room(one, torch.sum(strengths, -1, keepdim=True))[..., 0]
-        outcome.append((weights, taken, wanted))
+        strengths, *each = own_step(strengths, place, action)
+        outcome.append(each)
     weights, taken, wanted = (torch.stack(each, actions.ndim - 2) for each in zip(*outcome, strict=True))
     return strengths, taken, wanted, weights
+
+
+def own_step(
+    strengths: Float[Tensor, "*batch steps"], place: int, action: Float[Tensor, "*batch 2"]
+) -> tuple[
+    Float[Tensor, "*batch steps"], Float[Tensor, "*batch steps"], Float[Tensor, "*batch"], Float[Tensor, "*batch"]
+]:
+    """One step on the own elements: what is left of them, their weights; what it takes and wants of older ones."""
+    one = torch.ones_like(action[..., PUSH])
+    taken = room(action[..., POP], torch.sum(strengths, -1, keepdim=True))[..., 0]
+    strengths = remaining(strengths, above(strengths), action[..., POP])
+    strengths = torch.where(numbered(strengths, -1) == place, action[..., PUSH, None], strengths)
+    weights = smaller(strengths, room(one, above(strengths)))
+    wanted = room(one, torch.sum(strengths, -1, keepdim=True))[..., 0]
+    return strengths, weights, taken, wanted

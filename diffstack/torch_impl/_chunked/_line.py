@@ -1,0 +1,44 @@
+"""What the neural families share: slots that are written once, and cut by what a chunk pops of them.
+
+The slots of all steps are laid out before they are pushed, with strength 0, so that no step moves them. Within a chunk
+the older slots keep the strengths and the sums `nearer` that they had at its start. `_parallel/_line.py` says what is
+left of them, and what a read sees, when `taken` in total has been popped.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffstack.torch_impl._parallel._line import product
+
+
+class Window(NamedTuple):
+    """The chunk's own elements, (*batch, C, D), and strengths; and what the older slots have lost and still have."""
+
+    elements: Tensor
+    strengths: Tensor
+    taken: Any
+    total: Any
+
+
+def written(slots: Float[Tensor, "..."], own: Float[Tensor, "..."], at: int, rank: int) -> Float[Tensor, "..."]:
+    """The slots, which follow `rank` batch axes, with the chunk's own put in their places."""
+    return torch.slice_scatter(slots, own.to(slots.dtype), rank, at, at + own.shape[rank])
+
+
+def read_of(
+    weights: Float[Tensor, "*batch slots"],
+    values: Float[Tensor, "*batch slots dim"],
+    own: Float[Tensor, "*batch steps"],
+    elements: Float[Tensor, "*batch steps dim"],
+) -> Float[Tensor, "*batch dim"]:
+    """The read of the older slots and of the own ones."""
+    read = product(weights[..., None, :], values) + product(own[..., None, :], elements)
+    return read[..., 0, :].to(values.dtype)
+
+
+def none_yet(values: Float[Tensor, "*batch slots dim"], steps: int) -> Float[Tensor, "*batch {steps} dim"]:
+    """Room for the elements of a chunk."""
+    return values.new_zeros((*values.shape[:-2], steps, values.shape[-1]))

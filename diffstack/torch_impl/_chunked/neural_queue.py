@@ -1,0 +1,85 @@
+"""The neural queue in chunks: older elements are only cut, and come before the own ones.
+
+A pop takes of the older elements first, and of the own ones what it then still wants; a read does the same. So with
+G the strength that is left of the older ones, the own elements run by the definition, but for a pop of max(0, u - G)
+and a read of max(0, 1 - G).
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from diffstack._plan import Plan
+from diffstack.actions import POP, PUSH
+from diffstack.torch_impl._arrays import numbered
+from diffstack.torch_impl._chunked._line import Window, none_yet, read_of, written
+from diffstack.torch_impl._line import below, feasible, remaining, room, with_room
+from diffstack.torch_impl._parallel._chunking import pad
+from diffstack.torch_impl._parallel._line import left_over, read_weights
+from diffstack.torch_impl._ties import block_at_zero, smaller
+from diffstack.torch_impl.neural_queue import NeuralQueueState, _ended
+
+Fixed = tuple[Float[Tensor, "*batch slots dim"], Float[Tensor, "*batch slots"], Float[Tensor, "*batch slots"]]
+
+
+def fit(state: NeuralQueueState, *, first: int, stop: int, plan: Plan) -> NeuralQueueState:
+    """Slots for all steps up to `stop`, oldest first."""
+    values, strengths = state
+    if first == 0:
+        values, strengths = values[..., : plan.older, :], feasible(strengths)[..., : plan.older]
+    more = plan.older + stop - strengths.shape[-1]
+    return NeuralQueueState(pad(values, -2, 0, more), pad(strengths, -1, 0, more))
+
+
+def open(state: NeuralQueueState, *, steps: int) -> tuple[Fixed, Window]:
+    """The older slots as they are, and no own elements yet."""
+    values, strengths = state
+    own = strengths.new_zeros((*strengths.shape[:-1], steps))
+    total = torch.sum(strengths, -1)
+    return (values, strengths, below(strengths)), Window(none_yet(values, steps), own, torch.zeros_like(total), total)
+
+
+def tick(
+    window: Window,
+    fixed: Fixed,
+    place: int,
+    actions: Float[Tensor, "*batch 2"],
+    element: Float[Tensor, "*batch dim"],
+) -> tuple[Window, Float[Tensor, "*batch dim"]]:
+    """One step on the older slots, and what it takes and reads of the own ones."""
+    (values, older, nearer), own = fixed, window.strengths
+    elements = torch.select_scatter(window.elements, element, -2, place)
+    push, pop = feasible(actions[..., PUSH]), feasible(actions[..., POP])
+    own = remaining(own, below(own), room(pop, window.total[..., None])[..., 0])
+    own = torch.where(numbered(own, -1) == place, push[..., None], own)
+    # As in the definition, a pop of 0 has no gradient.
+    taken = window.taken + block_at_zero(pop)
+    rest = nearer - taken[..., None]
+    left = left_over(older, rest)
+    total, one = torch.sum(left, -1), torch.ones_like(pop)
+    of_own = smaller(own, room(room(one, total[..., None])[..., 0], below(own)))
+    read = read_of(read_weights(left, rest, one), values, of_own, elements)
+    return Window(elements, own, taken, total), read
+
+
+def close(
+    state: NeuralQueueState,
+    fixed: Fixed,
+    window: Window,
+    first: int,
+    actions: Float[Tensor, "*batch steps 2"],
+    elements: Float[Tensor, "*batch steps dim"],
+    *,
+    plan: Plan,
+) -> NeuralQueueState:
+    """What is left of the older slots, and the own ones in their places."""
+    values, older, nearer = fixed
+    left = left_over(older, nearer - window.taken[..., None])
+    at, rank = plan.older + first, left.ndim - 1
+    return NeuralQueueState(written(values, elements, at, rank), written(left, window.strengths, at, rank))
+
+
+def end(state: NeuralQueueState, lengths: Int[Tensor, "*batch"] | None, *, plan: Plan) -> NeuralQueueState:
+    """What the capacity of the queue keeps."""
+    state = with_room(state, plan.slots - plan.older)
+    return _ended(state, lengths, capacity=plan.slots)

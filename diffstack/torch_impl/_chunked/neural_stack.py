@@ -1,0 +1,76 @@
+"""The neural stack in chunks: the own elements by the definition, on top of older ones that are only cut.
+
+A step pops of the own elements first, and of the older ones what it then still wants; a read does the same. That is the
+split of `_parallel/neural_stack.py`, one step at a time.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from diffstack._plan import Plan
+from diffstack.torch_impl._chunked._line import Window, none_yet, read_of, written
+from diffstack.torch_impl._line import above, feasible, with_room
+from diffstack.torch_impl._parallel._chunking import pad
+from diffstack.torch_impl._parallel._line import left_over, read_weights
+from diffstack.torch_impl._parallel.neural_stack import own_step
+from diffstack.torch_impl.neural_stack import NeuralStackState, _ended
+
+Fixed = tuple[Float[Tensor, "*batch slots dim"], Float[Tensor, "*batch slots"], Float[Tensor, "*batch slots"]]
+
+
+def fit(state: NeuralStackState, *, first: int, stop: int, plan: Plan) -> NeuralStackState:
+    """Slots for all steps up to `stop`, oldest first."""
+    values, strengths = state
+    if first == 0:
+        values, strengths = values[..., : plan.older, :], feasible(strengths)[..., : plan.older]
+    more = plan.older + stop - strengths.shape[-1]
+    return NeuralStackState(pad(values, -2, 0, more), pad(strengths, -1, 0, more))
+
+
+def open(state: NeuralStackState, *, steps: int) -> tuple[Fixed, Window]:
+    """The older slots as they are, and no own elements yet."""
+    values, strengths = state
+    own = strengths.new_zeros((*strengths.shape[:-1], steps))
+    window = Window(none_yet(values, steps), own, strengths.new_zeros(strengths.shape[:-1]), ())
+    return (values, strengths, above(strengths)), window
+
+
+def tick(
+    window: Window,
+    fixed: Fixed,
+    place: int,
+    actions: Float[Tensor, "*batch 2"],
+    element: Float[Tensor, "*batch dim"],
+) -> tuple[Window, Float[Tensor, "*batch dim"]]:
+    """One step on the own elements, and what it takes and reads of the older ones."""
+    values, older, nearer = fixed
+    elements = torch.select_scatter(window.elements, element, -2, place)
+    strengths, own, taken, wanted = own_step(window.strengths, place, feasible(actions))
+    taken = window.taken + taken
+    rest = nearer - taken[..., None]
+    weights = read_weights(left_over(older, rest), rest, wanted)
+    return Window(elements, strengths, taken, ()), read_of(weights, values, own, elements)
+
+
+def close(
+    state: NeuralStackState,
+    fixed: Fixed,
+    window: Window,
+    first: int,
+    actions: Float[Tensor, "*batch steps 2"],
+    elements: Float[Tensor, "*batch steps dim"],
+    *,
+    plan: Plan,
+) -> NeuralStackState:
+    """What is left of the older slots, and the own ones in their places."""
+    values, older, nearer = fixed
+    left = left_over(older, nearer - window.taken[..., None])
+    at, rank = plan.older + first, left.ndim - 1
+    return NeuralStackState(written(values, elements, at, rank), written(left, window.strengths, at, rank))
+
+
+def end(state: NeuralStackState, lengths: Int[Tensor, "*batch"] | None, *, plan: Plan) -> NeuralStackState:
+    """What the capacity of the stack keeps."""
+    state = with_room(state, plan.slots - plan.older)
+    return _ended(state, lengths, capacity=plan.slots)
