@@ -4,19 +4,23 @@ from typing import NamedTuple
 
 
 class Plan(NamedTuple):
-    """The sizes of a sequence, and what its caller promises.
+    """The sizes of a sequence, what its caller promises, and the run of chunks at hand.
 
     Attributes:
         time: the number of steps.
         slots: the capacity of the state.
         starts_empty: whether the state is an empty one.
         final_states: whether the state after the last step is wanted.
+        first: the first step of the run.
+        stop: the step after its last one.
     """
 
     time: int
     slots: int
     starts_empty: bool
     final_states: bool
+    first: int = 0
+    stop: int = 0
 
     @property
     def older(self) -> int:

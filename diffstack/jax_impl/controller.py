@@ -158,10 +158,8 @@ def _over_sequence(
     carry, states, reads, inputs, lengths = alike((carry, states, reads, inputs, lengths))
     outputs = []
     for first, stop, steps in [(0, time, time)] if chunk is None else _plan.runs(time, chunk, _RUNS):
-        states = tuple(
-            run(stack.form.fit, state, first=first, stop=stop, plan=stack.plan)
-            for stack, state in zip(stacks, states, strict=True)
-        )
+        stacks = [stack._replace(plan=stack.plan._replace(first=first, stop=stop)) for stack in stacks]
+        states = tuple(run(stack.form.fit, state, plan=stack.plan) for stack, state in zip(stacks, states, strict=True))
         over_chunk: Any = partial(_over_chunk, decide, stacks, lengths)
         # Its backward pass runs a chunk again, so that one state a chunk is kept, and not one a step.
         over_chunk = over_chunk if chunk is None else jax.checkpoint(over_chunk)

@@ -158,10 +158,8 @@ def _over_sequence(
     states, reads = tuple(stack.state for stack in stacks), tuple(map(_peek, stacks))
     outputs: list[Any] = []
     for first, stop, _ in [(0, time, time)] if chunk is None else _plan.runs(time, chunk, time):
-        states = tuple(
-            run(stack.form.fit, state, first=first, stop=stop, plan=stack.plan)
-            for stack, state in zip(stacks, states, strict=True)
-        )
+        stacks = [stack._replace(plan=stack.plan._replace(first=first, stop=stop)) for stack in stacks]
+        states = tuple(run(stack.form.fit, state, plan=stack.plan) for stack, state in zip(stacks, states, strict=True))
         (carry, reads, states), output = _over_chunk(
             decide, stacks, lengths, (carry, reads, states), (first, inputs[first:stop])
         )

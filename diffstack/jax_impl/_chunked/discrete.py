@@ -25,7 +25,7 @@ class Window(NamedTuple):
     fault: Array
 
 
-def fit(state: DiscreteState, *, first: int, stop: int, plan: Plan) -> DiscreteState:
+def fit(state: DiscreteState, *, plan: Plan) -> DiscreteState:
     """The stack as it is."""
     return state
 

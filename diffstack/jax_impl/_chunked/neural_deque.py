@@ -24,12 +24,12 @@ Fixed = tuple[Float[Array, "*batch slots dim"], Slots, tuple[Slots, Slots]]
 Pair = tuple[Float[Array, "*batch dim"], Float[Array, "*batch dim"]]
 
 
-def fit(state: NeuralDequeState, *, first: int, stop: int, plan: Plan) -> NeuralDequeState:
-    """Slots for all steps up to `stop` at both ends."""
+def fit(state: NeuralDequeState, *, plan: Plan) -> NeuralDequeState:
+    """Slots for all steps up to the end of the run, at both ends."""
     values, strengths = state
-    if first == 0:
+    if plan.first == 0:
         values, strengths = values[..., : plan.older, :], feasible(strengths)[..., : plan.older]
-    more = (plan.older + 2 * stop - strengths.shape[-1]) // 2
+    more = (plan.older + 2 * plan.stop - strengths.shape[-1]) // 2
     return NeuralDequeState(pad(values, -2, more, more), pad(strengths, -1, more, more))
 
 
@@ -82,8 +82,7 @@ def close(
     left, _ = _left(older, nearer, window.taken)
     slots, steps, rank = left.shape[-1], window.elements.shape[-2] // 2, left.ndim - 1
     strengths = without_older(window.strengths)
-    stop = (slots - plan.older) // 2
-    bottom, top = stop - first - steps, slots - stop + first
+    bottom, top = plan.stop - first - steps, slots - plan.stop + first
     for at, own in ((bottom, slice(steps)), (top, slice(steps, None))):
         values = written(values, window.elements[..., own, :], at, rank)
         left = written(left, strengths[..., own], at, rank)

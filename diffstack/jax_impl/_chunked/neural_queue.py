@@ -22,12 +22,12 @@ from diffstack.jax_impl.neural_queue import NeuralQueueState, _ended
 Fixed = tuple[Float[Array, "*batch slots dim"], Float[Array, "*batch slots"], Float[Array, "*batch slots"]]
 
 
-def fit(state: NeuralQueueState, *, first: int, stop: int, plan: Plan) -> NeuralQueueState:
-    """Slots for all steps up to `stop`, oldest first."""
+def fit(state: NeuralQueueState, *, plan: Plan) -> NeuralQueueState:
+    """Slots for all steps up to the end of the run, oldest first."""
     values, strengths = state
-    if first == 0:
+    if plan.first == 0:
         values, strengths = values[..., : plan.older, :], feasible(strengths)[..., : plan.older]
-    more = plan.older + stop - strengths.shape[-1]
+    more = plan.older + plan.stop - strengths.shape[-1]
     return NeuralQueueState(pad(values, -2, 0, more), pad(strengths, -1, 0, more))
 
 

@@ -19,12 +19,12 @@ from diffstack.jax_impl.neural_stack import NeuralStackState, _ended
 Fixed = tuple[Float[Array, "*batch slots dim"], Float[Array, "*batch slots"], Float[Array, "*batch slots"]]
 
 
-def fit(state: NeuralStackState, *, first: int, stop: int, plan: Plan) -> NeuralStackState:
-    """Slots for all steps up to `stop`, oldest first."""
+def fit(state: NeuralStackState, *, plan: Plan) -> NeuralStackState:
+    """Slots for all steps up to the end of the run, oldest first."""
     values, strengths = state
-    if first == 0:
+    if plan.first == 0:
         values, strengths = values[..., : plan.older, :], feasible(strengths)[..., : plan.older]
-    more = plan.older + stop - strengths.shape[-1]
+    more = plan.older + plan.stop - strengths.shape[-1]
     return NeuralStackState(pad(values, -2, 0, more), pad(strengths, -1, 0, more))
 
 

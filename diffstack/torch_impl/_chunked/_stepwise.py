@@ -15,7 +15,7 @@ def form(family: Any) -> Any:
     """The form that runs `step`, and drops nothing on its way."""
     makes_room = hasattr(family, "_with_room")
 
-    def fit(state: Any, *, first: int, stop: int, plan: Plan) -> Any:
+    def fit(state: Any, *, plan: Plan) -> Any:
         return family._with_room(state, steps=plan.time) if makes_room else state
 
     def open(state: Any, *, steps: int) -> tuple[tuple[()], Any]:

@@ -30,7 +30,7 @@ class Window(NamedTuple):
     written: Tensor
 
 
-def fit(state: PointerState, *, first: int, stop: int, plan: Plan) -> PointerState:
+def fit(state: PointerState, *, plan: Plan) -> PointerState:
     """The stack as it is."""
     return state
 

@@ -1,55 +1,80 @@
 """The superposition stack in chunks: a window of the top rows for the steps, the whole buffer once a chunk.
 
-Row 0 after k steps depends on rows 0 to k of the stack and on the k elements that were pushed. So for the reads of C
-steps it is enough to step a stack cut to its top C + 1 rows: the zeros that come in at the bottom of this window reach
-row 0 after C + 1 steps. When the actions and elements of the chunk are known, the parallel form of `scan` takes the
-whole buffer over it.
+**The window.** Row 0 after k steps depends on rows 0 to k of the stack and on the k elements that were pushed. So for
+the reads of C steps it is enough to step a stack cut to its top rows: the zeros that come in at the bottom of this
+window spoil one row a step. Of 2C rows, the top C are exactly those of the whole stack after the chunk.
+
+**The rows below.** What a step does to a row does not depend on where the row is, unless the top or the bottom is near.
+Nothing moves by more than C rows, and what is at row C or below has not met the top. So these rows are a convolution
+
+    new S_i = sum_d taps_d S_{i-d}          taps = product over the steps of (a_pop z^-1 + a_noop + a_push z)
+
+with 2C + 1 taps: products of pairs of polynomials, then of pairs of those. As a matrix with the taps along its
+diagonals it takes R = 2C rows at a time: new rows r to r + R come from the 2R rows from r - C on.
+
+**The bottom.** Seen from below, a stack is a stack whose pushes and pops are exchanged, and zeros are pushed. So the
+last C rows come out of its last 2C rows, turned over and stepped.
 
 A stack that starts empty has zeros below row t after t steps. Where the final state is not wanted, no read will see the
-rows below T - t any more. Neither kind of row is kept.
+rows below T - t any more. Neither kind of row is kept, and the bottom is not looked at where no read can see it.
 """
 
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from diffstack._plan import Plan
-from diffstack.torch_impl._parallel import superposition as _parallel
+from diffstack.actions import NOOP, POP, PUSH
+from diffstack.torch_impl._arrays import matmul
+from diffstack.torch_impl._chunked._fused import superposed
 from diffstack.torch_impl._parallel._chunking import pad
-from diffstack.torch_impl.superposition import SuperpositionState, _step
+from diffstack.torch_impl.superposition import SuperpositionState
 
 
-def fit(state: SuperpositionState, *, first: int, stop: int, plan: Plan) -> SuperpositionState:
-    """The rows that steps `first` to `stop` can read or write."""
-    rows = plan.slots
-    if plan.starts_empty:
-        rows = min(rows, stop)
-    if not plan.final_states:
-        rows = min(rows, plan.time - first + 1)
+def fit(state: SuperpositionState, *, plan: Plan) -> SuperpositionState:
+    """The rows that the steps of the run can read or write."""
+    rows = _rows(plan)
     buffer = state.buffer[..., :rows, :]
     return SuperpositionState(pad(buffer, -2, 0, rows - buffer.shape[-2]))
 
 
-def open(state: SuperpositionState, *, steps: int) -> tuple[tuple[()], SuperpositionState]:
-    """The window: what the reads of so many steps can see."""
-    return (), SuperpositionState(state.buffer[..., : steps + 1, :])
+def _rows(plan: Plan) -> int:
+    """How many rows hold something that will be read."""
+    written = plan.stop if plan.starts_empty else plan.slots
+    wanted = plan.slots if plan.final_states else plan.time - plan.first + 1
+    return min(plan.slots, written, wanted)
+
+
+def _meets_bottom(plan: Plan) -> bool:
+    """Whether what falls off the last row makes a difference."""
+    never_there = plan.starts_empty and plan.stop <= plan.slots
+    never_read = not plan.final_states and plan.time - plan.first < plan.slots
+    return not never_there and not never_read
+
+
+def open(state: SuperpositionState, *, steps: int) -> tuple[bool, SuperpositionState]:
+    """The window, and whether it holds the whole stack."""
+    return state.buffer.shape[-2] <= 2 * steps, SuperpositionState(state.buffer[..., : 2 * steps, :])
 
 
 def tick(
     window: SuperpositionState,
-    fixed: tuple[()],
+    fixed: bool,
     place: int,
     actions: Float[Tensor, "*batch 3"],
     element: Float[Tensor, "*batch dim"],
 ) -> tuple[SuperpositionState, Float[Tensor, "*batch dim"]]:
     """One step of the window."""
-    return _step(window, actions, element)
+    # A window of a higher stack loses the row that the step has spoiled.
+    buffer = superposed(pad(window.buffer, -2, 0, 1) if fixed else window.buffer, actions, element)
+    return SuperpositionState(buffer), buffer[..., 0, :]
 
 
 def close(
     state: SuperpositionState,
-    fixed: tuple[()],
+    fixed: bool,
     window: SuperpositionState,
     first: int,
     actions: Float[Tensor, "*batch steps 3"],
@@ -58,12 +83,78 @@ def close(
     plan: Plan,
 ) -> SuperpositionState:
     """The whole stack after the chunk."""
-    # A window that holds the whole stack is the stack.
-    if window.buffer.shape == state.buffer.shape:
+    if fixed:
         return window
-    return SuperpositionState(_parallel.scan(state.buffer, actions, elements)[0])
+    return SuperpositionState(_moved(state.buffer, window.buffer, actions, meets_bottom=_meets_bottom(plan)))
 
 
 def end(state: SuperpositionState, lengths: Any, *, plan: Plan) -> SuperpositionState:
     """All rows of the stack."""
     return SuperpositionState(pad(state.buffer, -2, 0, plan.slots - state.buffer.shape[-2]))
+
+
+def _moved(
+    buffer: Float[Tensor, "*batch slots dim"],
+    window: Float[Tensor, "*batch rows dim"],
+    actions: Float[Tensor, "*batch steps 3"],
+    *,
+    meets_bottom: bool,
+) -> Float[Tensor, "*batch slots dim"]:
+    """The top from the window, the rows below by convolution, and the last ones from the bottom."""
+    steps, slots = actions.shape[-2], buffer.shape[-2]
+    rows = [window[..., :steps, :], _convolved(buffer, _taps(actions))[..., : slots - steps, :]]
+    if meets_bottom:
+        rows[1:] = [rows[1][..., : slots - 2 * steps, :], _last(buffer, actions)]
+    return torch.cat(rows, -2)
+
+
+def _last(
+    buffer: Float[Tensor, "*batch slots dim"], actions: Float[Tensor, "*batch steps 3"]
+) -> Float[Tensor, "*batch steps dim"]:
+    """The last rows of a stack after some steps."""
+    steps, rank = actions.shape[-2], actions.ndim - 2
+    below = SuperpositionState(torch.flip(buffer[..., -2 * steps :, :], (-2,)))
+    nothing = torch.zeros_like(buffer[..., 0, :])
+    exchanged = torch.stack([actions[..., code] for code in (POP, PUSH, NOOP)], -1)
+    for action in exchanged.unbind(rank):
+        below, _ = tick(below, False, 0, action, nothing)
+    return torch.flip(below.buffer[..., :steps, :], (-2,))
+
+
+def _taps(actions: Float[Tensor, "*batch steps 3"]) -> Float[Tensor, "*batch 2*steps+1"]:
+    """What a single 1 far from top and bottom becomes; the middle tap is the row where it was."""
+    taps = torch.stack([actions[..., code] for code in (POP, NOOP, PUSH)], -1)
+    while taps.shape[-2] > 1:
+        rest = taps[..., -1:, :] if taps.shape[-2] % 2 else None
+        pairs = taps.shape[-2] // 2
+        first, second = taps[..., 0 : 2 * pairs : 2, :], taps[..., 1 : 2 * pairs : 2, :]
+        width = taps.shape[-1]
+        taps = matmul(first[..., None, :], _along_diagonals(second, width))[..., 0, :]
+        if rest is not None:
+            taps = torch.cat([taps, pad(rest, -1, width // 2, width // 2)], -2)
+    excess = taps.shape[-1] // 2 - actions.shape[-2]
+    return taps[..., 0, excess : taps.shape[-1] - excess]
+
+
+def _convolved(
+    buffer: Float[Tensor, "*batch slots dim"], taps: Float[Tensor, "*batch width"]
+) -> Float[Tensor, "*batch rows dim"]:
+    """Rows `width // 2` to the last one, and a few more, of the buffer convolved with the taps."""
+    *batch, slots, dim = buffer.shape
+    size = taps.shape[-1] - 1
+    blocks = -(-(slots - size // 2) // size)
+    matrix = _along_diagonals(torch.flip(taps, (-1,)), size)
+    padded = pad(buffer, -2, 0, (blocks + 1) * size - slots).reshape(*batch, blocks + 1, size, dim)
+    # The rows of a block first, so that one product takes all blocks.
+    columns = torch.swapaxes(padded, -3, -2).reshape(*batch, size, (blocks + 1) * dim)
+    rows = matmul(matrix[..., :size], columns[..., : blocks * dim]) + matmul(matrix[..., size:], columns[..., dim:])
+    return torch.swapaxes(rows.reshape(*batch, size, blocks, dim), -3, -2).reshape(*batch, blocks * size, dim)
+
+
+def _along_diagonals(taps: Float[Tensor, "*batch width"], rows: int) -> Float[Tensor, "*batch {rows} {rows}+width-1"]:
+    """A matrix whose row r has the taps from column r on."""
+    *batch, width = taps.shape
+    # Repeat the taps in rows, then cut the rows one entry shorter.
+    tiled = pad(taps, -1, 0, rows)[..., None, :].expand(*batch, rows, rows + width)
+    flat = tiled.reshape(*batch, rows * (rows + width))[..., : rows * (rows + width - 1)]
+    return flat.reshape(*batch, rows, rows + width - 1)
