@@ -1,0 +1,91 @@
+"""A controller that NumPy, JAX and PyTorch run alike, and what the oracles make of it with a stack of any family."""
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+from backends import JAX, Backend
+from families import FAMILIES, Case, Family, Verb
+
+METHODS = ("sequential", "chunked")
+
+
+def controller(xp: Any, family: Family, hard: bool) -> Callable[[Any, Any, Any], tuple[Any, Any, Any, Any]]:
+    """From the sum of its reads: how far the actions are turned round, and what is added to the elements.
+
+    Its carry is that sum, and so has the batch axes. It outputs what it has read, and so shows every read but the last,
+    on which the final carry does not depend.
+    """
+
+    def decide(carry: Any, inputs: Any, reads: Any) -> tuple[Any, Any, Any, Any]:
+        actions, elements = inputs
+        top = reads[0] if isinstance(reads, tuple) else reads
+        carry = 0.5 * carry + top.reshape((*carry.shape, -1)).sum(-1)
+        if not family.action:
+            actions = xp.where(carry > 0, actions, (actions + 1) % 3)
+        else:
+            gate = xp.where(carry > 0, xp.ones_like(carry), xp.zeros_like(carry)) if hard else 1 / (1 + xp.exp(-carry))
+            gate = gate.reshape((*carry.shape, 1))
+            actions = (1 - gate) * actions + gate * xp.roll(actions, 1, -1)
+        if isinstance(reads, tuple):
+            elements = tuple(each + 0.25 * read for each, read in zip(elements, reads, strict=True))
+        else:
+            elements = elements + 0.25 * reads
+        return carry, actions, elements, reads
+
+    return decide
+
+
+def oracle(family: Family, hard: bool, state: Any, actions: Any, elements: Any) -> Any:
+    """The controller on one stack, whose reads are those of the oracle's scan of all steps so far."""
+    verbs = {verb.name: verb for verb in family.verbs}
+    peeks = tuple(verbs[f"peek{end}"] for end in family.ends)
+    # A peek of the neural families says how much.
+    full = (np.ones(()),) if family.strengths else ()
+    reads = tuple(verb.oracle(state, *full) for verb in peeks)
+    reads, decide = reads if len(reads) > 1 else reads[0], controller(np, family, hard)
+    carry, final, outputs, decided = np.zeros(()), state, [], []
+    for inputs in zip(actions, _steps(elements), strict=True):
+        carry, action, element, output = decide(carry, inputs, reads)
+        outputs.append(output)
+        decided.append((action, element))
+        scanned = verbs["scan"].oracle(state, *jax.tree.map(lambda *steps: np.stack(steps), *decided))
+        leaves = jax.tree.leaves(scanned)
+        final, each = tuple(leaves[: len(state)]), leaves[len(state) :]
+        reads = tuple(leaf[-1] for leaf in each) if len(peeks) > 1 else each[0][-1]
+    none = jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape)), reads)
+    return (carry, final), jax.tree.map(lambda *steps: np.stack(steps), *outputs) if outputs else none
+
+
+def _steps(elements: Any) -> list[Any]:
+    return list(zip(*elements, strict=True)) if isinstance(elements, tuple) else list(elements)
+
+
+def _case(family: Family, method: str, hard: bool) -> Case:
+    return Case(family, Verb("unroll", lambda sample: sample, partial(oracle, family, hard), many=True), method)
+
+
+UNROLLS = tuple(_case(family, method, False) for family in FAMILIES for method in METHODS)
+HARD = {(family, method): _case(family, method, True) for family in FAMILIES for method in METHODS}
+
+
+@cache
+def unrolled(backend: Backend, case: Case, hard: bool = False, **options: Any) -> Callable[..., Any]:
+    """`unroll` of a case, of its state and inputs; always the same function."""
+    decide = controller(jnp if backend is JAX else torch, case.family, hard)
+    unroll = backend.module("controller").unroll
+
+    def run(state: Any, actions: Any, elements: Any, lengths: Any = None) -> Any:
+        # A carry that is made here varies over no axis of a mesh.
+        batch = state[-1].shape[:-1] if case.family.action else state[-1].shape
+        batch = state[0].shape[:-2] if case.family.vectors else batch
+        carry = (jnp if backend is JAX else torch).zeros(batch, dtype=state[0].dtype)
+        carry = carry if backend is JAX else carry.to(state[0].device)
+        return unroll(decide, carry, state, (actions, elements), lengths=lengths, method=case.method, **options)
+
+    return run
