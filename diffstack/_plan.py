@@ -35,10 +35,9 @@ def chunk_length(time: int, wanted: int) -> int:
     return max(1, min(lengths[0], time))
 
 
-def runs(time: int, chunk: int, most: int) -> list[tuple[int, int, int]]:
-    """Runs of equal chunks, at most so many and one more for the rest: first step, last step and length of a chunk."""
+def runs(time: int, chunk: int, longest: int) -> list[tuple[int, int, int]]:
+    """Runs of at most so many chunks, and one more for the rest: first step, last step and length of a chunk."""
     chunks = time // chunk
-    longest = -(-chunks // most) if chunks else 1
     found = [(first * chunk, min(first + longest, chunks) * chunk, chunk) for first in range(0, chunks, longest)]
     rest = time - chunks * chunk
     return [*found, (time - rest, time, rest)] if rest else found

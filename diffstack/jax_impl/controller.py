@@ -46,8 +46,8 @@ _FAMILIES = {
     neural_queue.NeuralQueueState: neural_queue,
     neural_deque.NeuralDequeState: neural_deque,
 }
-# More runs keep the stacks smaller, where they grow, and take longer to compile.
-_RUNS = 4
+# Shorter runs keep the stacks smaller, where they grow, and take longer to compile.
+_RUN = 9
 
 
 class _Stack(NamedTuple):
@@ -157,7 +157,7 @@ def _over_sequence(
     states, reads = tuple(stack.state for stack in stacks), tuple(map(_peek, stacks))
     carry, states, reads, inputs, lengths = alike((carry, states, reads, inputs, lengths))
     outputs = []
-    for first, stop, steps in [(0, time, time)] if chunk is None else _plan.runs(time, chunk, _RUNS):
+    for first, stop, steps in [(0, time, time)] if chunk is None else _plan.runs(time, chunk, _longest(stacks)):
         stacks = [stack._replace(plan=stack.plan._replace(first=first, stop=stop)) for stack in stacks]
         states = tuple(run(stack.form.fit, state, plan=stack.plan) for stack, state in zip(stacks, states, strict=True))
         over_chunk: Any = partial(_over_chunk, decide, stacks, lengths)
@@ -217,6 +217,12 @@ def _over_chunk(
         for stack, *each, mine in zip(stacks, states, fixed, windows, taken, strict=True)
     )
     return (carry, reads, states), outputs
+
+
+def _longest(stacks: list[_Stack]) -> int:
+    """How many chunks a run has. A stack that does not grow needs one run only."""
+    plan, grows = stacks[0].plan, any(stack.family.strengths for stack in stacks)
+    return _RUN if grows or plan.starts_empty or not plan.final_states else plan.time
 
 
 def _opened(state: Any) -> tuple[Family, Any, Any, Layout]:

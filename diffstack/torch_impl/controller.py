@@ -157,7 +157,7 @@ def _over_sequence(
     inputs = [tree.tree_unflatten(list(step), structure) for step in steps]
     states, reads = tuple(stack.state for stack in stacks), tuple(map(_peek, stacks))
     outputs: list[Any] = []
-    for first, stop, _ in [(0, time, time)] if chunk is None else _plan.runs(time, chunk, time):
+    for first, stop, _ in [(0, time, time)] if chunk is None else _plan.runs(time, chunk, 1):
         stacks = [stack._replace(plan=stack.plan._replace(first=first, stop=stop)) for stack in stacks]
         states = tuple(run(stack.form.fit, state, plan=stack.plan) for stack, state in zip(stacks, states, strict=True))
         (carry, reads, states), output = _over_chunk(
