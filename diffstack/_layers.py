@@ -1,0 +1,100 @@
+"""What a layer with stacks is, in plain numbers that both frameworks share; nothing here imports a framework."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from diffstack import _checks
+from diffstack.families import FAMILIES, Family
+
+CELLS = ("lstm", "gru", "rnn")
+VECTORS = ("tanh", "sigmoid", None)
+# Every gate of a cell has as many rows in its weights as the cell has units.
+GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One stack of a `StackRNN`, and its head.
+
+    Actions are a softmax over push, pop and noop for the pointer and superposition, sigmoid strengths for the neural
+    families, and for the discrete family the code of the largest logit, through which no gradient goes.
+
+    Attributes:
+        family: the name of its family, such as "neural_stack".
+        dim: the size of the vectors on it.
+        capacity: its number of slots; None for as many as the sequences need, which the pointer's ring cannot do.
+        vector: what the pushed vector goes through: "tanh", "sigmoid", or None for nothing.
+        pop_bias: where the bias of the pop starts; None for -1 in the neural families, as Grefenstette et al. (2015)
+            found best, and 0 elsewhere.
+
+    Example:
+        >>> from diffstack.jax_impl.layers import Stack
+        >>> Stack("neural_stack", 16)
+        Stack(family='neural_stack', dim=16, capacity=None, vector='tanh', pop_bias=-1.0)
+    """
+
+    family: str
+    dim: int
+    capacity: int | None = None
+    vector: Literal["tanh", "sigmoid"] | None = "tanh"
+    pop_bias: float | None = None
+
+    def __post_init__(self) -> None:
+        check_stack(self.family, self.dim, self.capacity)
+        _checks.check_choice("vector", self.vector, VECTORS)
+        if self.pop_bias is None:
+            object.__setattr__(self, "pop_bias", -1.0 if self.table.strengths else 0.0)
+
+    @property
+    def table(self) -> Family:
+        """The entry of its family in the table."""
+        return FAMILIES[self.family]
+
+    @property
+    def ends(self) -> int:
+        """How many vectors it is pushed, and read, at a step."""
+        return len(self.table.ends)
+
+    @property
+    def logits(self) -> int:
+        """How many numbers decide its action."""
+        return len(self.table.action) or 3
+
+    @property
+    def bias(self) -> list[float]:
+        """Where the biases of its actions start."""
+        names = self.table.action or ("push", "pop", "noop")
+        return [float(self.pop_bias or 0) if name.startswith("pop") else 0.0 for name in names]
+
+
+def check_stack(family: Any, dim: Any, capacity: Any) -> None:
+    """A family, the size of its vectors, and its number of slots."""
+    _checks.check_choice("family", family, tuple(FAMILIES))
+    _checks.check_count("dim", dim, 1)
+    if capacity is not None:
+        _checks.check_count("capacity", capacity, 1)
+    elif family == "pointer":
+        _checks.bad_value("capacity", "a number for the pointer, whose slots are a ring", "None")
+
+
+def check_recurrent(inputs: Any, hidden: Any, stacks: Any, cell: Any) -> tuple[Stack, ...]:
+    """The arguments of a `StackRNN`; its stacks as a tuple."""
+    _checks.check_count("inputs", inputs, 1)
+    _checks.check_count("hidden", hidden, 1)
+    _checks.check_choice("cell", cell, CELLS)
+    stacks = (stacks,) if isinstance(stacks, Stack) else stacks
+    if not isinstance(stacks, tuple | list) or not stacks or not all(isinstance(each, Stack) for each in stacks):
+        _checks.bad_type("stacks", "a Stack or a tuple of them", type(stacks).__name__)
+    return tuple(stacks)
+
+
+def seen(inputs: int, stacks: tuple[Stack, ...]) -> int:
+    """The size of what a cell sees: the input and all reads."""
+    return inputs + sum(stack.ends * stack.dim for stack in stacks)
+
+
+def check_features(name: str, shape: tuple[int, ...], size: int, least: int) -> None:
+    """An input of a layer: its last axis, and the axes that must come before."""
+    if len(shape) < least or shape[-1] != size:
+        axes = ("*batch", "time", size) if least == 2 else ("*batch", size)
+        _checks.bad_value(name, f"shape {axes}", f"shape {tuple(shape)}")

@@ -1,0 +1,52 @@
+"""What the layers share: linear maps, actions out of logits, and stacks that are as large as they need to be."""
+
+import importlib
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from diffstack.families import FAMILIES
+from diffstack.jax_impl._arrays import matmul
+
+
+def module_of(family: str) -> Any:
+    """The family's module."""
+    return importlib.import_module(f"diffstack.jax_impl.{family}")
+
+
+def linear(x: Array, parameters: dict[str, Array], name: str) -> Array:
+    """The map called `name`, with a bias if it has one."""
+    result = matmul(x, parameters[f"{name}.weight"].T)
+    bias = parameters.get(f"{name}.bias")
+    return result if bias is None else result + jnp.broadcast_to(bias, result.shape)
+
+
+def actions_of(family: str, logits: Float[Array, "*batch actions"]) -> Array:
+    """A softmax, sigmoid strengths, or the code of the largest logit."""
+    table = FAMILIES[family]
+    if not table.action:
+        return jnp.argmax(logits, -1).astype(jnp.int32)
+    return jax.nn.sigmoid(logits) if table.strengths else jax.nn.softmax(logits, -1)
+
+
+def start(family: str, dim: int, slots: int, batch: tuple[int, ...], dtype: Any) -> Any:
+    """An empty stack."""
+    return module_of(family).empty(max(slots, 1), (dim,), dtype=dtype, batch_shape=batch)
+
+
+def grown(family: str, state: Any, steps: int) -> Any:
+    """The stack with room for more steps."""
+    if FAMILIES[family].strengths:
+        return module_of(family).resize(state, state.strengths.shape[-1] + len(FAMILIES[family].ends) * steps)
+    space = jnp.zeros_like(state.buffer, shape=(*state.buffer.shape[:-2], steps, state.buffer.shape[-1]))
+    return state._replace(buffer=jnp.concatenate([state.buffer, space], -2))
+
+
+def uniform(key: Array, shape: tuple[int, ...], inputs: int, dtype: Any) -> Array:
+    """As PyTorch starts a linear map of so many inputs."""
+    bound = 1 / math.sqrt(inputs)
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
