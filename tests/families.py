@@ -526,6 +526,16 @@ def mainly_scans(cases: tuple[Case, ...]) -> list[Case]:
     return [case for case in cases if FULL or case in SCANS]
 
 
+def by_turns(cases: tuple[Case, ...], first: int) -> list[Case]:
+    """Of the methods of every family one, the two by turns; all of them when the full product is asked for."""
+    return [
+        case
+        for case in cases
+        if FULL
+        or (FAMILIES.index(case.family) + first) % len(methods := case.family.methods) == methods.index(case.method)
+    ]
+
+
 def product(*values: Any) -> tuple[Any, ...]:
     """What is run only when the full product is asked for."""
     return values if FULL else ()
