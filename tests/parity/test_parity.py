@@ -16,6 +16,8 @@ from families import FULL
 SMALL = [parity.Size(1, 1, 1), parity.Size(2, 3, 1)]
 MIDDLE = parity.Size(13, 7, 3)
 LONG = parity.Size(64, 7, 3)
+# Hard programs overflow so few slots, and pop what is not there.
+NARROW = parity.Size(13, 3, 3)
 LENGTHS = [parity.Size(time, 7, 3) for time in (2, 13, 64, 257)]
 
 
@@ -40,24 +42,34 @@ DEVICES = [
 def chosen() -> list[Any]:
     """Every kind of case once, over modes, dtypes and lengths by turns; or the whole product when it is asked for."""
     if FULL:
-        runs = [(case, case.modes, parity.DTYPES) for case in parity.cases([*SMALL, *LENGTHS])]
+        runs = [(case, case.modes, parity.DTYPES, case.lossless) for case in parity.cases([*SMALL, *LENGTHS])]
     else:
-        runs = []
-        for turn, (case, long) in enumerate(zip(parity.cases([MIDDLE]), parity.cases([LONG]), strict=True)):
-            # Of the ragged cases, the parallel ones.
-            if " ragged sequential" in case.name:
+        runs, scans = [], 0
+        sized = (parity.cases([size]) for size in (MIDDLE, LONG, NARROW))
+        for turn, (middle, long, narrow) in enumerate(zip(*sized, strict=True)):
+            # Of the ragged cases, those of the parallel methods at ties; test_ragged.py has the others.
+            if " ragged " in middle.name and " parallel, hard" not in middle.name:
                 continue
-            dtype = ("bfloat16", "float32", "float16")[turn % 3] if case.lossless else ("float32", "float64")[turn % 2]
-            sized = long if " scan parallel, soft" in case.name else case
-            runs.append((sized, [case.modes[turn % len(case.modes)]], [dtype]))
+            # Of the hard scans, every second one in bits and by turns in narrow dtypes; the others in all digits.
+            hard = middle.lossless and " scan " in middle.name
+            scans += hard
+            bits = hard and scans % 4 in (0, 1)
+            if hard and not bits:
+                dtype = "float64"
+            elif middle.lossless:
+                dtype = ("bfloat16", "float32", "float16")[turn % 3]
+            else:
+                dtype = ("float32", "float64")[turn % 2]
+            case = narrow if hard else long if " scan parallel, soft" in middle.name else middle
+            runs.append((case, [case.modes[turn % len(case.modes)]], [dtype], bits))
     return [
         pytest.param(
             case._replace(modes=tuple(modes)),
             dtypes,
             id=f"{case.name}-{'-'.join(modes)}-{'-'.join(dtypes)}",
-            marks=pytest.mark.bits if case.lossless and " scan " in case.name else (),
+            marks=pytest.mark.bits if bits else (),
         )
-        for case, modes, dtypes in runs
+        for case, modes, dtypes, bits in runs
     ]
 
 
