@@ -111,18 +111,14 @@ def test_jax_explicit_mesh(case: Case):
 
 
 @pytest.mark.parametrize("case", SCANS, ids=str)
-def test_jax_export_with_a_symbolic_batch(case: Case):
-    assert_exported(case, "batch")
-
-
-@pytest.mark.parametrize("case", SCANS, ids=str)
-def test_jax_export_with_a_symbolic_time(case: Case):
-    """In "sequential"; another method says in one line that it cannot."""
+def test_jax_export(case: Case):
+    """With a symbolic batch and time in "sequential"; another method says in one line that its time is a number."""
     if case.method == "sequential":
         assert_exported(case, "batch, time")
-    else:
-        with pytest.raises(ValueError, match=r"^method: expected 'sequential' or 'auto' where the number"):
-            assert_exported(case, "batch, time")
+        return
+    assert_exported(case, "batch")
+    with pytest.raises(ValueError, match=r"^method: expected 'sequential' or 'auto' where the number"):
+        assert_exported(case, "batch, time")
 
 
 def assert_exported(case: Case, axes: str) -> None:

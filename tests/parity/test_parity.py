@@ -44,16 +44,18 @@ def chosen() -> list[Any]:
     if FULL:
         runs = [(case, case.modes, parity.DTYPES, case.lossless) for case in parity.cases([*SMALL, *LENGTHS])]
     else:
-        runs, scans = [], 0
+        runs, places = [], list(FAMILIES)
         sized = (parity.cases([size]) for size in (MIDDLE, LONG, NARROW))
         for turn, (middle, long, narrow) in enumerate(zip(*sized, strict=True)):
-            # Of the ragged cases, those of the parallel methods at ties; test_ragged.py has the others.
-            if " ragged " in middle.name and " parallel, hard" not in middle.name:
+            family, what = middle.name.split()[:2]
+            methods = FAMILIES[family].methods
+            its_turn = methods[places.index(family) % len(methods)] in middle.name
+            # Of the ragged cases, those at ties and of one method; test_ragged.py has the others.
+            if what == "ragged" and not (middle.lossless and its_turn):
                 continue
-            # Of the hard scans, every second one in bits and by turns in narrow dtypes; the others in all digits.
-            hard = middle.lossless and " scan " in middle.name
-            scans += hard
-            bits = hard and scans % 4 in (0, 1)
+            # Of the hard scans, those of one method in bits and a narrow dtype; the others in all digits.
+            hard = middle.lossless and what == "scan"
+            bits = hard and its_turn
             if hard and not bits:
                 dtype = "float64"
             elif middle.lossless:
