@@ -47,14 +47,20 @@ def _is_kernel(value: Any) -> bool:
     return any(inspect.isclass(kind) and issubclass(kind, AbstractArray) for kind in kinds)
 
 
+def _kind(value: Any) -> Any:
+    """The shapes and dtypes of the arrays in tuples."""
+    if isinstance(value, tuple):
+        return type(value), *map(_kind, value)
+    return (value.shape, value.dtype) if hasattr(value, "shape") else value
+
+
 def _checked(kernel: FunctionType) -> Callable[..., Any]:
     """The kernel, which checks its annotations whenever it meets new shapes and dtypes."""
     check, met = cache(lambda: jaxtyped(typechecker=beartype)(kernel)), set()
 
     @wraps(kernel)
     def run(*arguments: Any, **options: Any) -> Any:
-        leaves, structure = jax.tree.flatten((arguments, options))
-        kinds = structure, *((leaf.shape, leaf.dtype) if hasattr(leaf, "shape") else leaf for leaf in leaves)
+        kinds = _kind((arguments, tuple(options.items())))
         if kinds in met:
             return kernel(*arguments, **options)
         result = check()(*arguments, **options)

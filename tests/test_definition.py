@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import ml_dtypes
 import numpy as np
 import pytest
@@ -111,24 +110,6 @@ def test_axes_of_length_zero(backend: Backend, case: Case, size: Size):
     for array, like in zip(backend.numpys(result), case.values(full), strict=True):
         assert array.ndim == like.ndim
         assert array.shape[: len(size.batch)] == size.batch
-
-
-@pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("case", by_turns(SCANS, 0), ids=str)
-def test_a_scan_in_two_parts(backend: Backend, case: Case):
-    """The final state of the first half is where the second half starts."""
-    function = backend.function(case)
-    # Halves of one length are one program.
-    state, actions, elements = backend.arguments(case, Size(12, 3, (2,), (2,)))
-    # There must be room for what is there at the cut.
-    state = backend.with_room(case.family, state, 12)
-    whole = function(state, actions, elements)
-    state, first = function(state, *jax.tree.map(lambda leaf: leaf[:, :6], (actions, elements)))
-    state, second = function(state, *jax.tree.map(lambda leaf: leaf[:, 6:], (actions, elements)))
-    parts = zip(backend.numpys(first), backend.numpys(second), strict=True)
-    reads = [np.concatenate(part, 1) for part in parts]
-    for actual, expected in zip([*backend.numpys(state), *reads], backend.numpys(whole), strict=True):
-        assert_close(actual, expected, 1e-12)
 
 
 @pytest.mark.usefixtures("x64")

@@ -2,7 +2,8 @@
 
 A mode is a way in which users run a function: on a mesh, exported, compiled, under autocast. (`jit`, `vmap` and the
 like have files of their own, `jax_impl/test_transforms.py` and `torch_impl/test_transforms.py`.) Values are compared.
-Gradients are traced, which is where a mode would refuse them; XLA computes what was traced. Of what PyTorch compiles
+Gradients are traced, which is where a mode would refuse them; XLA computes what was traced. On meshes, values are
+those of one method by turns. Of what PyTorch compiles
 or exports, every family takes one method, and `torch_impl/test_transforms.py` compiles the other. A new family or
 method joins the table by itself.
 """
@@ -95,18 +96,23 @@ def made_inside(case: Case, batch: int) -> Callable[..., Any]:
 def test_jax_shard_map(case: Case):
     arguments = JAX.arguments(case, SMALL, dtype=np.float32)
     traced(in_shard_map(JAX.function(case)), arguments)
-    expected = made_inside(case, 2)(*arguments[1:])
-    assert_all_close(in_shard_map(made_inside(case, 1))(*arguments[1:]), expected)
+    inside = in_shard_map(made_inside(case, 1))
+    if case in by_turns(SCANS, 0):
+        assert_all_close(inside(*arguments[1:]), made_inside(case, 2)(*arguments[1:]))
+    else:
+        jax.eval_shape(inside, *arguments[1:])
 
 
 @pytest.mark.parametrize("case", SCANS, ids=str)
 def test_jax_explicit_mesh(case: Case):
     arguments = JAX.arguments(case, SMALL, dtype=np.float32)
-    expected = made_inside(case, 2)(*arguments[1:])
+    inside = made_inside(case, 2)
     with jax.set_mesh(mesh(AxisType.Explicit)):
         traced(JAX.function(case), sharded(arguments))
-        results = made_inside(case, 2)(*sharded(arguments[1:]))
-    assert_all_close(results, expected)
+        if case not in by_turns(SCANS, 1):
+            return
+        results = inside(*sharded(arguments[1:]))
+    assert_all_close(results, inside(*arguments[1:]))
     assert all(leaf.sharding.spec[0] == "batch" for leaf in jax.tree.leaves(results))
 
 

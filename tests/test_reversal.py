@@ -23,8 +23,12 @@ def sequence(shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
 
 
 @pytest.mark.bits
-@pytest.mark.parametrize(("family", "method"), STACKS, ids=str)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(
+    ("family", "method", "shape"),
+    # The small shapes by one method, both by turns.
+    [(f, m, s) for f, m in STACKS for s in SHAPES if FULL or len(s) == 3 or (s[0] == 0) == (m == "sequential")],
+    ids=str,
+)
 def test_values_and_gradients(backend: Backend, family: Family, method: str, shape: tuple[int, ...]):
     x = sequence(shape)
     cotangent = np.random.default_rng(4).normal(size=x.shape).astype(np.float32)
@@ -32,9 +36,9 @@ def test_values_and_gradients(backend: Backend, family: Family, method: str, sha
     def function(x):
         return backend.module("reversal").reverse(x, stack=backend.module(family.name), method=method)
 
-    assert_same_bits(backend.numpy(function(backend.array(x))), x[::-1])
-    (gradient,) = backend.vjp(function, (backend.array(x),), [backend.array(cotangent)])
-    assert_same_bits(backend.numpy(gradient), cotangent[::-1])
+    values, gradients = backend.outcome(function, (backend.array(x),), [cotangent])
+    assert_same_bits(values[0], x[::-1])
+    assert_same_bits(gradients[0], cotangent[::-1])
 
 
 @pytest.mark.bits

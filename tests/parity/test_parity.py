@@ -16,8 +16,6 @@ from families import FULL
 SMALL = [parity.Size(1, 1, 1), parity.Size(2, 3, 1)]
 MIDDLE = parity.Size(13, 7, 3)
 LONG = parity.Size(64, 7, 3)
-# Hard programs overflow so few slots, and pop what is not there.
-NARROW = parity.Size(13, 3, 3)
 LENGTHS = [parity.Size(time, 7, 3) for time in (2, 13, 64, 257)]
 
 
@@ -45,25 +43,19 @@ def chosen() -> list[Any]:
         runs = [(case, case.modes, parity.DTYPES, case.lossless) for case in parity.cases([*SMALL, *LENGTHS])]
     else:
         runs, places = [], list(FAMILIES)
-        sized = (parity.cases([size]) for size in (MIDDLE, LONG, NARROW))
-        for turn, (middle, long, narrow) in enumerate(zip(*sized, strict=True)):
+        both = zip(parity.cases([MIDDLE]), parity.cases([LONG]), strict=True)
+        for turn, (middle, long) in enumerate(both):
             family, what = middle.name.split()[:2]
             methods = FAMILIES[family].methods
-            its_turn = methods[places.index(family) % len(methods)] in middle.name
-            # Of the ragged cases, those at ties and of one method; test_ragged.py has the others.
-            if what == "ragged" and not (middle.lossless and its_turn):
+            # Of what has methods, one by turns; the ragged cases at ties alone.
+            if what in ("scan", "runs", "ragged") and methods[places.index(family) % len(methods)] not in middle.name:
                 continue
-            # Of the hard scans, those of one method in bits and a narrow dtype; the others in all digits.
-            hard = middle.lossless and what == "scan"
-            bits = hard and its_turn
-            if hard and not bits:
-                dtype = "float64"
-            elif middle.lossless:
-                dtype = ("bfloat16", "float32", "float16")[turn % 3]
-            else:
-                dtype = ("float32", "float64")[turn % 2]
-            case = narrow if hard else long if " scan parallel, soft" in middle.name else middle
-            runs.append((case, [case.modes[turn % len(case.modes)]], [dtype], bits))
+            if what == "ragged" and not middle.lossless:
+                continue
+            dtypes = ("bfloat16", "float32", "float16") if middle.lossless else ("float32", "float64")
+            case = long if " scan parallel, soft" in middle.name else middle
+            bits = middle.lossless and what == "scan"
+            runs.append((case, [case.modes[turn % len(case.modes)]], [dtypes[turn % len(dtypes)]], bits))
     return [
         pytest.param(
             case._replace(modes=tuple(modes)),
