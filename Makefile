@@ -15,7 +15,7 @@ PYTEST := $(BIN)/python -m pytest -q -n auto --dist worksteal
 
 test: .venv/installed
 	$(QUICK) $(PYTEST) -m "not bits" --ignore tests/test_fast.py
-	$(PYTEST) -m bits
+	$(PYTEST) -m bits $$(grep -rl --include='*.py' mark.bits tests)
 
 # A witness for every family, framework and method, for after every edit.
 test-fast: .venv/installed

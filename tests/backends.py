@@ -51,9 +51,7 @@ class Backend:
         self, function: Callable[..., Any], arguments: Any, cotangents: list[Any] | None = None
     ) -> tuple[list[Any], list[Any]]:
         """The floating results, and the gradients of the floating arguments; under random cotangents by default."""
-        outputs = floats(function(*arguments))
-        made = [self.array(each) for each in (drawn(outputs) if cotangents is None else cotangents)]
-        return self.numpys(outputs), self.numpys(self.vjp(function, arguments, made))
+        raise NotImplementedError
 
     def arrays(self, tree: Any, family: Family | None = None) -> Any:
         """A tree of NumPy arrays as one of the framework's; states become the family's own."""
@@ -154,14 +152,29 @@ class Torch(Backend):
         return nullcontext()
 
     def vjp(self, function: Callable[..., Any], arguments: Any, cotangents: Any) -> list[Any]:
-        leaves = [leaf.detach().requires_grad_() for leaf in floats(arguments)]
-        outputs = floats(function(*with_floats(arguments, leaves)))
-        # An output that is cut off from the arguments has a gradient of zero, which is then compared.
-        attached = [(out, cot) for out, cot in zip(outputs, cotangents, strict=True) if out.requires_grad]
-        if not attached:
-            return [torch.zeros_like(leaf) for leaf in leaves]
-        outputs, cotangents = zip(*attached, strict=True)
-        return list(torch.autograd.grad(outputs, leaves, cotangents, allow_unused=True, materialize_grads=True))
+        return pulled(*followed(function, arguments), cotangents)
+
+    def outcome(
+        self, function: Callable[..., Any], arguments: Any, cotangents: list[Any] | None = None
+    ) -> tuple[list[Any], list[Any]]:
+        outputs, leaves = followed(function, arguments)
+        made = [self.array(each) for each in (drawn(outputs) if cotangents is None else cotangents)]
+        return self.numpys(outputs), self.numpys(pulled(outputs, leaves, made))
+
+
+def followed(function: Callable[..., Any], arguments: Any) -> tuple[list[Any], list[Any]]:
+    """The floating results, and the arguments that they can be differentiated by."""
+    leaves = [leaf.detach().requires_grad_() for leaf in floats(arguments)]
+    return floats(function(*with_floats(arguments, leaves))), leaves
+
+
+def pulled(outputs: list[Any], leaves: list[Any], cotangents: Any) -> list[Any]:
+    """An output that is cut off from the arguments has a gradient of zero, which is then compared."""
+    attached = [(out, cot) for out, cot in zip(outputs, cotangents, strict=True) if out.requires_grad]
+    if not attached:
+        return [torch.zeros_like(leaf) for leaf in leaves]
+    outputs, cotangents = zip(*attached, strict=True)
+    return list(torch.autograd.grad(outputs, leaves, cotangents, allow_unused=True, materialize_grads=True))
 
 
 def drawn(outputs: list[Any]) -> list[Any]:

@@ -139,7 +139,8 @@ class Case:
         """The derivatives of the oracle's result, times the cotangents, by central differences.
 
         For every stack of the batch and every floating argument: its batch index, directions, and the derivative
-        along each of them. The directions are the argument's entries where these are few, else random.
+        along each of them. The directions are the argument's entries where these are few, else random: a gradient that
+        is wrong anywhere is wrong along each of those.
         """
         return _derivatives(self.family, self.verb, size)
 
@@ -198,7 +199,7 @@ def _stack(arguments: Any, where: tuple[int, ...]) -> Any:
 
 def _directions(generator: Generator, shape: tuple[int, ...]) -> Any:
     entries = math.prod(shape)
-    return np.eye(entries).reshape(entries, *shape) if entries <= 16 else generator.normal(size=(8, *shape))
+    return np.eye(entries).reshape(entries, *shape) if entries <= 16 else generator.normal(size=(3, *shape))
 
 
 # --- what the entries share ---
@@ -524,6 +525,16 @@ METHODS = tuple((case.family, case.method) for case in SCANS)
 def mainly_scans(cases: tuple[Case, ...]) -> list[Case]:
     """The scans, and the other verbs when the full product is asked for."""
     return [case for case in cases if FULL or case in SCANS]
+
+
+def by_turns(cases: tuple[Case, ...], first: int) -> list[Case]:
+    """Of the methods of every family one, the two by turns; all of them when the full product is asked for."""
+    return [
+        case
+        for case in cases
+        if FULL
+        or (FAMILIES.index(case.family) + first) % len(methods := case.family.methods) == methods.index(case.method)
+    ]
 
 
 def product(*values: Any) -> tuple[Any, ...]:

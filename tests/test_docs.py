@@ -2,16 +2,20 @@
 
 import doctest
 import importlib
-import os
 import re
+import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from sybil import Sybil
 from sybil.example import Example
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
+from typer import Typer
+from typer.testing import CliRunner
+
+from benchmarks.__main__ import main as benchmarks
+from diffstack import cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -22,13 +26,9 @@ MODULES = sorted(
 )
 # A shell command of a page runs if it is ours; what installs or downloads something does not.
 LEFT_OUT = re.compile(r"(git|cd|pip|python3? -m (pip|venv)|source) ")
-# A folder of the page's own, and this interpreter's diffstack.
-SHELL = """
-set -eu
-diffstack() { "$PYTHON" -m diffstack "$@"; }
-python() { "$PYTHON" "$@"; }
-make() { command make --directory "$ROOT" --dry-run --assume-old .venv/installed "$@" > /dev/null; }
-"""
+MAKE = f'make() {{ command make --directory {ROOT} --dry-run --assume-old .venv/installed "$@" > /dev/null; }}'
+BENCHMARKS = Typer()
+BENCHMARKS.command()(benchmarks)
 
 # As users run them.
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -51,8 +51,16 @@ def test_pages(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def run_commands(example: Example) -> None:
-    lines = [line for line in str(example.parsed).splitlines() if not LEFT_OUT.match(line)]
-    environment = {**os.environ, "PYTHON": sys.executable, "ROOT": str(ROOT), "PYTHONPATH": str(ROOT)}
-    command = ["bash", "-c", SHELL + "\n".join(lines)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{example.path}:{example.line}\n{done.stdout}{done.stderr}"
+    """In a folder of the page's own; what is ours in this process, which has imported both frameworks already."""
+    for line in str(example.parsed).splitlines():
+        if LEFT_OUT.match(line):
+            continue
+        match shlex.split(line, comments=True):
+            case ["diffstack", *words]:
+                assert cli.run(words) == 0, line
+            case ["python", "-m", "benchmarks", *words]:
+                # Its options are there; test_benchmarks.py runs it with them.
+                assert CliRunner().invoke(BENCHMARKS, [*words, "--help"]).exit_code == 0, line
+            case _:
+                done = subprocess.run(["bash", "-c", f"{MAKE}\n{line}"], capture_output=True, text=True, check=False)
+                assert done.returncode == 0, f"{example.path}:{example.line}\n{done.stdout}{done.stderr}"

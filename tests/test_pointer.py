@@ -6,7 +6,8 @@ import pytest
 from backends import Backend, assert_close, assert_same_bits
 from diffstack._checks import Layout
 from diffstack.actions import NOOP, POP, PUSH
-from families import POINTER, Size
+from diffstack.families import FLOATING
+from families import FULL, POINTER, Size
 from strategies import numpy_dtype
 
 
@@ -102,8 +103,16 @@ def test_push_all_and_pop_all_by_both_methods(backend: Backend, size: Size):
 
 @pytest.mark.bits
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("method", ["sequential", "parallel"])
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize(
+    ("dtype", "method"),
+    [
+        (dtype, method)
+        for turn, dtype in enumerate(FLOATING)
+        for place, method in enumerate(POINTER.methods)
+        # Every dtype by one of the methods, both by turns.
+        if FULL or turn % 2 == place
+    ],
+)
 def test_push_all_and_pop_all_are_lossless(backend: Backend, dtype: str, method: str):
     """A one-hot index, over more pushes than there are slots."""
     generator = np.random.default_rng(7)

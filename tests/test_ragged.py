@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from backends import Backend, assert_close
-from families import SCANS, Case, Size, floats, is_floating
+from families import FAMILIES, SCANS, Case, Family, Size, by_turns, floats, is_floating
 
 LENGTHS = np.array([0, 3, 5, 3])
 SIZE = Size(5, 3, (2,), (4,))
@@ -52,26 +52,34 @@ def test_values_are_those_of_the_oracle(backend: Backend, case: Case):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("case", [case for case in SCANS if case.differentiable], ids=str)
-def test_gradients_are_those_of_each_sequence_alone(backend: Backend, case: Case):
-    arguments, scan = poisoned(case), backend.module(case.family.name).scan
-
-    def run(*arguments: Any) -> Any:
-        return scan(*arguments, lengths=backend.array(LENGTHS), **case.options)
-
-    generator = np.random.default_rng(3)
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+def test_gradients_are_those_of_each_sequence_alone(backend: Backend, family: Family):
+    """By the loop; the other method has the loop's."""
+    first, *others = (case for case in SCANS if case.family is family)
+    arguments, generator = poisoned(first), np.random.default_rng(3)
     # The results have the shapes of those of whole sequences.
-    cotangents = [generator.normal(size=each.shape) for each in floats(case.values(SIZE))]
-    gradients = backend.outcome(run, backend.arrays(arguments, case.family), cotangents)[1]
+    cotangents = [generator.normal(size=each.shape) for each in floats(first.values(SIZE))]
+
+    def gradients(case: Case) -> list[Any]:
+        def run(*arguments: Any) -> Any:
+            scan = backend.module(family.name).scan
+            return scan(*arguments, lengths=backend.array(LENGTHS), **case.options)
+
+        return backend.outcome(run, backend.arrays(arguments, family), cotangents)[1]
+
+    ours = gradients(first)
+    for theirs in map(gradients, others):
+        for actual, expected in zip(theirs, ours, strict=True):
+            np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-12)
     for length in (3, 5):
         # The sequences of one length, as a batch without padding.
         where = np.flatnonzero(length == LENGTHS)
         state, *sequences = jax.tree.map(lambda leaf, w=where: leaf[w], arguments)
-        own = backend.arrays((state, *jax.tree.map(lambda leaf, n=length: leaf[:, :n], sequences)), case.family)
-        shapes = [each.shape for each in floats(case.values(SIZE._replace(time=length, batch=(len(where),))))]
+        own = backend.arrays((state, *jax.tree.map(lambda leaf, n=length: leaf[:, :n], sequences)), family)
+        shapes = [each.shape for each in floats(first.values(SIZE._replace(time=length, batch=(len(where),))))]
         cut = [each[where][tuple(map(slice, shape))] for each, shape in zip(cotangents, shapes, strict=True)]
-        expected = backend.outcome(backend.function(case), own, cut)[1]
-        for actual, alone_ in zip(gradients, expected, strict=True):
+        expected = backend.outcome(backend.function(first), own, cut)[1]
+        for actual, alone_ in zip(ours, expected, strict=True):
             live = tuple(map(slice, alone_.shape))
             np.testing.assert_allclose(actual[where][live], alone_, rtol=0, atol=1e-12)
             # Nothing of the padding has a gradient.
@@ -80,7 +88,7 @@ def test_gradients_are_those_of_each_sequence_alone(backend: Backend, case: Case
             assert not rest.any()
 
 
-@pytest.mark.parametrize("case", SCANS, ids=str)
+@pytest.mark.parametrize("case", by_turns(SCANS, 0), ids=str)
 def test_lengths_without_a_batch(backend: Backend, case: Case):
     """A Python number will do, and one that is too large or below 0 counts as T or 0."""
     arguments = backend.arrays(case.arguments(Size(5, 3, (2,)), dtype=np.float32), case.family)

@@ -1,4 +1,7 @@
-"""Hard strengths, 0 and 1, are ties: where two sides have two derivatives, both frameworks take the same one."""
+"""Hard strengths, 0 and 1, are ties: where two sides have two derivatives, both frameworks take the same one.
+
+`parity/test_parity.py` compares the families without strengths.
+"""
 
 import itertools
 from typing import Any
@@ -18,15 +21,13 @@ from families import (
     Family,
     Size,
     floats,
-    mainly_scans,
     one_hot,
-    product,
 )
 from oracles import neural_queue, neural_stack, piles
 
 NEURAL = (NEURAL_STACK, NEURAL_QUEUE, NEURAL_DEQUE)
 DIFFERENTIABLE = tuple(case for case in CASES if case.differentiable)
-NOOPS = (0, *product(1), 30)
+NOOPS = (0, 1, 30)
 # More steps than slots: a hard program of this length overflows, and pops what is not there.
 LONG = Size(13, 3, (2,), (2,))
 
@@ -48,47 +49,32 @@ def agree(functions: Any, arguments: Any, family: Family) -> None:
         assert np.abs(left - right).max() <= 1e-12 * np.abs(left).max()
 
 
-@pytest.mark.parametrize("case", mainly_scans(DIFFERENTIABLE), ids=str)
-def test_the_frameworks_agree_under_hard_actions(case: Case):
-    functions = {backend: backend.function(case) for backend in (JAX, TORCH)}
-    agree(functions, tuple(case.arguments(size_of(case), hard=True)), case.family)
-
-
-def with_halves(family: Family, size: Size) -> Any:
-    """A sample whose strengths are 0, 1/2 and 1."""
-    generator = np.random.default_rng(6)
-    state, actions, elements = family.sample(generator, size, True)
-    strengths, actions = (generator.choice([0, 0.5, 1], size=array.shape) for array in (state.strengths, actions))
-    return family.sample(generator, size, True)._replace(
-        state=state._replace(strengths=strengths), actions=actions, elements=elements
-    )
+def with_ties(family: Family, size: Size) -> Any:
+    """Samples whose strengths are 0 and 1, and as many of 0, 1/2 and 1."""
+    hard, generator = family.sample(np.random.default_rng(7), size, True), np.random.default_rng(6)
+    strengths, actions = (generator.choice([0, 0.5, 1], size=a.shape) for a in (hard.state.strengths, hard.actions))
+    halves = hard._replace(state=hard.state._replace(strengths=strengths), actions=actions)
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), hard, halves)
 
 
 @pytest.mark.parametrize("case", [case for case in DIFFERENTIABLE if case.family in NEURAL], ids=str)
-def test_the_frameworks_agree_on_halves(case: Case):
+def test_the_frameworks_agree(case: Case):
     functions = {backend: backend.function(case) for backend in (JAX, TORCH)}
-    agree(functions, tuple(case.verb.arguments(with_halves(case.family, size_of(case)))), case.family)
+    agree(functions, tuple(case.verb.arguments(with_ties(case.family, size_of(case)))), case.family)
 
 
-@pytest.mark.parametrize("halves", [False, True])
 @pytest.mark.parametrize("family", NEURAL, ids=str)
-def test_the_frameworks_agree_where_steps_drop_slots(family: Family, halves: bool):
+def test_the_frameworks_agree_where_steps_drop_slots(family: Family):
     """A controller's own loop over `step`, which makes no room."""
 
     def loop(backend: Backend) -> Any:
         step, scan = backend.module(family.name).step, backend.module("_sequential").scan
         return lambda state, actions, elements: scan(step, state, actions, elements)
 
-    sample = with_halves(family, LONG) if halves else family.sample(np.random.default_rng(7), LONG, True)
-    agree({backend: loop(backend) for backend in (JAX, TORCH)}, tuple(sample), family)
+    agree({backend: loop(backend) for backend in (JAX, TORCH)}, tuple(with_ties(family, LONG)), family)
 
 
 # --- the convention ---
-
-
-def reads_of(family: Family, top: bool) -> Any:
-    """Picks the reads of one end of the deque."""
-    return (lambda reads: reads[0 if top else 1]) if family is NEURAL_DEQUE else (lambda reads: reads)
 
 
 def ends(family: Family) -> tuple[bool, ...]:
@@ -98,50 +84,51 @@ def ends(family: Family) -> tuple[bool, ...]:
 ENDS = [(family, top) for family in NEURAL for top in ends(family)]
 
 
-def pushed_once(family: Family, top: bool, strengths: Any, noops: int) -> tuple[Any, Any, Any]:
+def pushed_once(family: Family, top: bool, strengths: Any) -> tuple[Any, Any, Any]:
     """A batch of stacks: one push of each strength, then no-ops, whose elements are not zero."""
-    count = len(strengths)
-    actions = np.zeros((count, noops + 1, 4 if family is NEURAL_DEQUE else 2))
+    count, steps = len(strengths), NOOPS[-1] + 1
+    actions = np.zeros((count, steps, 4 if family is NEURAL_DEQUE else 2))
     actions[:, 0, 0 if top else 2] = strengths
-    elements = np.tile(np.linspace(3, 5, noops + 1), (count, 1))
+    elements = np.tile(np.linspace(3, 5, steps), (count, 1))
     state = jax.tree.map(lambda leaf: np.tile(leaf, (count, 1)), family.unused(np.ones(1), 0))
     return state, actions, (elements, elements) if family is NEURAL_DEQUE else elements
 
 
+def read_after(backend: Backend, family: Family, method: str, top: bool, arguments: Any, noops: int) -> Any:
+    """The read of one end after so many no-ops, and its gradients, for a batch of three stacks."""
+    scan = next(verb for verb in family.verbs if verb.name == "scan")
+    # Those of the final state's values and strengths come before those of the reads.
+    cotangents = [np.zeros((3, steps)) for steps in (1, 1, *[NOOPS[-1] + 1] * len(ends(family)))]
+    where = 2 if top else -1
+    cotangents[where][:, noops] = 1
+    function = backend.function(Case(family, scan, method))
+    values, gradients = backend.outcome(function, backend.arrays(arguments, family), cotangents)
+    return values[where][:, noops], gradients
+
+
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("noops", NOOPS)
 @pytest.mark.parametrize(("family", "top"), ENDS, ids=str)
-def test_a_push_and_no_ops(backend: Backend, family: Family, top: bool, noops: int):
-    """The last read is strength times element, after any number of no-ops: so are its derivatives."""
+def test_a_push_and_no_ops(backend: Backend, family: Family, top: bool):
+    """Every read is strength times element, after any number of no-ops: so are its derivatives."""
     strengths = np.array([0.0, 0.5, 1.0])
-    state, actions, elements = backend.arrays(pushed_once(family, top, strengths, noops), family)
-    for method in family.methods:
-
-        def last(actions: Any, elements: Any, method: str = method) -> Any:
-            scan = backend.module(family.name).scan
-            return reads_of(family, top)(scan(state, actions, elements, method=method)[1])[:, -1]
-
-        values, gradients = backend.outcome(last, (actions, elements), [np.ones(3)])
-        by_actions, *by_elements = gradients
-        np.testing.assert_array_equal(values[0], strengths * 3)
+    for method, noops in itertools.product(family.methods, NOOPS):
+        arguments = pushed_once(family, top, strengths)
+        read, (_, _, by_actions, *by_elements) = read_after(backend, family, method, top, arguments, noops)
+        np.testing.assert_array_equal(read, strengths * 3)
         np.testing.assert_array_equal(by_actions[:, 0, 0 if top else 2], 3)
         np.testing.assert_array_equal(by_elements[0 if top else -1][:, 0], strengths)
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("noops", [*product(1), 30])
 @pytest.mark.parametrize(("family", "top"), ENDS, ids=str)
-def test_an_initial_element_and_no_ops(backend: Backend, family: Family, top: bool, noops: int):
-    state, actions, elements = pushed_once(family, top, [0.0], noops)
-    state = state._replace(values=np.full((1, 1), 3.0), strengths=np.ones((1, 1)))
-
-    def last(state: Any) -> Any:
-        return reads_of(family, top)(backend.module(family.name).scan(state, *arrays)[1])[:, -1]
-
-    state, *arrays = backend.arrays((state, actions, elements), family)
-    by_values, by_strengths = backend.outcome(last, (state,), [np.ones(1)])[1]
-    assert by_values == [[1]]
-    assert by_strengths == [[3]]
+def test_an_initial_element_and_no_ops(backend: Backend, family: Family, top: bool):
+    for method, noops in itertools.product(family.methods, NOOPS):
+        state, actions, elements = pushed_once(family, top, [0.0] * 3)
+        state = state._replace(values=np.full((3, 1), 3.0), strengths=np.ones((3, 1)))
+        arguments = state, actions, elements
+        _, (by_values, by_strengths, *_) = read_after(backend, family, method, top, arguments, noops)
+        np.testing.assert_array_equal(by_values, 1)
+        np.testing.assert_array_equal(by_strengths, 3)
 
 
 @pytest.mark.usefixtures("x64")

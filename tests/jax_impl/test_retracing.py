@@ -12,7 +12,7 @@ import pytest
 from backends import JAX
 from diffstack.actions import NOOP, POP, PUSH
 from diffstack.jax_impl import discrete, inverse, pointer
-from families import CASES, FAMILIES, SMALL, STEP, Case, Family
+from families import CASES, FAMILIES, SMALL, STEP, Family
 
 
 @pytest.fixture
@@ -40,14 +40,14 @@ def only_once(compiled: list[str], first: Callable[[], Any], *again: Callable[[]
         assert compiled == []
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.verb.name not in ("size", "fault")], ids=str)
-def test_verbs(case: Case, compiled: list[str]):
-    function = JAX.function(case)
-    arguments = JAX.arguments(case, SMALL if case.method else STEP, dtype=np.float32)
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+def test_verbs(family: Family, compiled: list[str]):
+    cases = [case for case in CASES if case.family is family]
+    arguments = [JAX.arguments(case, SMALL if case.method else STEP, dtype=np.float32) for case in cases]
     others = jax.tree.map(lambda leaf: leaf * 1, arguments)
 
-    def call(arguments: Any) -> Callable[[], Any]:
-        return lambda: function(*arguments)
+    def call(arguments: list[Any]) -> Callable[[], Any]:
+        return lambda: [JAX.function(case)(*each) for case, each in zip(cases, arguments, strict=True)]
 
     only_once(compiled, call(arguments), call(arguments), call(others))
 

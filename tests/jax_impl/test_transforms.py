@@ -1,4 +1,4 @@
-"""Every verb of every family under JAX's transforms."""
+"""Every verb of every family under JAX's transforms. `Backend.outcome` runs all of them under `jit`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,10 +10,26 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from backends import JAX, assert_close
-from families import CASES, FAMILIES, SCANS, SMALL, STEP, Case, Family, Size, floats, mainly_scans, product, with_floats
+from families import (
+    CASES,
+    FAMILIES,
+    FULL,
+    SCANS,
+    SMALL,
+    STEP,
+    Case,
+    Family,
+    Size,
+    floats,
+    mainly_scans,
+    product,
+    with_floats,
+)
 
 TOLERANCE = 4 * float(np.finfo(np.float32).eps)
 DIFFERENTIABLE = tuple(case for case in CASES if case.differentiable)
+# Of what comes in two ways, these take the one and the others the other.
+TURN = [case for case in CASES if FAMILIES.index(case.family) % 2 == (case.method != "sequential")]
 
 
 def prepared(case: Case, dtype: Any = np.float32) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -30,12 +46,6 @@ def assert_all_close(actual: Any, expected: Any, tolerance: float = TOLERANCE) -
     assert jax.tree.structure(actual) == jax.tree.structure(expected)
     for left, right in zip(JAX.numpys(actual), JAX.numpys(expected), strict=True):
         assert_close(left, right, tolerance)
-
-
-@pytest.mark.parametrize("case", mainly_scans(CASES), ids=str)
-def test_jit(case: Case):
-    function, arguments = prepared(case)
-    assert_all_close(jax.jit(function)(*arguments), function(*arguments))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -73,29 +83,43 @@ def test_vmap_with_a_shared_argument(case: Case, shared: int):
 
 
 @pytest.mark.parametrize("case", mainly_scans(DIFFERENTIABLE), ids=str)
-def test_forward_and_reverse_mode_agree(case: Case):
-    """<cotangent, J tangent> = <J^T cotangent, tangent>, and under checkpoint."""
+def test_gradients_in_every_way(case: Case):
+    """<cotangent, J tangent> = <J^T cotangent, tangent>; the same of each stack by itself, or under checkpoint."""
     function, arguments = prepared(case)
-    function, leaves = of_floats(function, arguments), floats(arguments)
+    of_all, leaves = of_floats(function, arguments), floats(arguments)
     generator = np.random.default_rng(0)
     tangents = [jnp.asarray(generator.normal(size=leaf.shape), leaf.dtype) for leaf in leaves]
-    outputs, pushed = jax.jit(lambda *leaves: jax.jvp(function, leaves, tuple(tangents)))(*leaves)
-    cotangents = [jnp.asarray(generator.normal(size=leaf.shape), leaf.dtype) for leaf in outputs]
+    shapes = jax.eval_shape(of_all, *leaves)
+    cotangents = [jnp.asarray(generator.normal(size=leaf.shape), leaf.dtype) for leaf in shapes]
 
-    def pulled(function: Callable[..., Any]) -> list[Any]:
-        return list(jax.jit(lambda leaves: jax.vjp(function, *leaves)[1](cotangents))(leaves))
+    def pulled(function: Callable[..., Any], leaves: list[Any], cotangents: list[Any]) -> list[Any]:
+        return list(jax.vjp(function, *leaves)[1](cotangents))
 
-    gradients = pulled(function)
+    def alone(arguments: Any, cotangents: list[Any]) -> list[Any]:
+        return pulled(of_floats(function, arguments), floats(arguments), cotangents)
+
+    @jax.jit
+    def every_way(arguments: Any) -> tuple[Any, ...]:
+        leaves = floats(arguments)
+        return (
+            jax.jvp(of_all, leaves, tangents)[1],
+            pulled(of_all, leaves, cotangents),
+            *([pulled(jax.checkpoint(of_all), leaves, cotangents)] if FULL or case in TURN else []),
+            *([jax.vmap(alone)(arguments, cotangents)] if FULL or case not in TURN else []),
+        )
+
+    pushed, gradients, *others = every_way(arguments)
     forward = sum(float(jnp.vdot(a, b)) for a, b in zip(pushed, cotangents, strict=True))
     reverse = sum(float(jnp.vdot(a, b)) for a, b in zip(gradients, tangents, strict=True))
     np.testing.assert_allclose(forward, reverse, rtol=1e-5, atol=1e-5)
-    assert_all_close(pulled(jax.checkpoint(function)), gradients)
+    for each in others:
+        assert_all_close(each, gradients)
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("case", mainly_scans(DIFFERENTIABLE), ids=str)
 def test_gradients_to_second_order(case: Case):
-    """Reverse over reverse and forward over reverse, against differences of the gradient along a random direction."""
+    """Forward over reverse, by turns reverse over reverse, against differences of the gradient along a direction."""
     arguments = JAX.arguments(case, Size(2 if case.method else None, 2, (1,)))
     function, leaves = of_floats(JAX.function(case), arguments), floats(arguments)
     generator = np.random.default_rng(1)
@@ -104,31 +128,19 @@ def test_gradients_to_second_order(case: Case):
     def dot(left: list[Any], right: list[Any]) -> Any:
         return sum(jnp.vdot(a, b) for a, b in zip(left, right, strict=True))
 
-    @jax.jit
     def slope(leaves: list[Any]) -> Any:
         """The derivative of a loss along the weights, by the gradient."""
         return dot(jax.grad(lambda leaves: sum(jnp.sum(jnp.sin(leaf)) for leaf in function(*leaves)))(leaves), weights)
 
     @jax.jit
-    def curvatures(leaves: list[Any]) -> tuple[Any, Any]:
-        return dot(jax.grad(slope)(leaves), direction), jax.jvp(slope, (leaves,), (direction,))[1]
+    def derivatives(leaves: list[Any]) -> tuple[Any, ...]:
+        by_reverse = [dot(jax.grad(slope)(leaves), direction)] if FULL or case not in TURN else []
+        return *jax.jvp(slope, (leaves,), (direction,)), *by_reverse
 
-    after, before = (slope([a + h * b for a, b in zip(leaves, direction, strict=True)]) for h in (1e-5, -1e-5))
+    moved = ([a + h * b for a, b in zip(leaves, direction, strict=True)] for h in (1e-5, -1e-5))
+    after, before = (derivatives(leaves)[0] for leaves in moved)
     assert before != after
-    np.testing.assert_allclose(curvatures(leaves), float(after - before) / 2e-5, rtol=1e-8)
-
-
-@pytest.mark.parametrize("case", [case for case in SCANS if case.differentiable], ids=str)
-def test_gradient_under_vmap(case: Case):
-    """The gradient of each stack of a batch by itself."""
-    function, arguments = prepared(case)
-
-    def loss(leaves: list[Any], arguments: Any) -> Any:
-        return sum(jnp.sum(jnp.sin(leaf)) for leaf in floats(function(*with_floats(arguments, leaves))))
-
-    gradient = jax.grad(loss)
-    each, together = jax.jit(lambda *a: (jax.vmap(gradient)(*a), gradient(*a)))(floats(arguments), arguments)
-    assert_all_close(each, together)
+    np.testing.assert_allclose(derivatives(leaves)[1:], float(after - before) / 2e-5, rtol=1e-8)
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
@@ -151,9 +163,8 @@ def test_inputs_over_two_devices(case: Case):
     function, arguments = prepared(case)
     expected = function(*arguments)
     sharding = NamedSharding(Mesh(np.array(devices), ("batch",)), PartitionSpec("batch"))
-    for run in (function, jax.jit(function)):
-        result = run(*jax.device_put(arguments, sharding))
-        assert_all_close(result, expected)
-        for leaf in jax.tree.leaves(result):
-            assert leaf.sharding.device_set == set(devices)
-            assert leaf.sharding.shard_shape(leaf.shape)[0] == 1
+    result = function(*jax.device_put(arguments, sharding))
+    assert_all_close(result, expected)
+    for leaf in jax.tree.leaves(result):
+        assert leaf.sharding.device_set == set(devices)
+        assert leaf.sharding.shard_shape(leaf.shape)[0] == 1

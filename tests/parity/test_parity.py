@@ -40,24 +40,30 @@ DEVICES = [
 def chosen() -> list[Any]:
     """Every kind of case once, over modes, dtypes and lengths by turns; or the whole product when it is asked for."""
     if FULL:
-        runs = [(case, case.modes, parity.DTYPES) for case in parity.cases([*SMALL, *LENGTHS])]
+        runs = [(case, case.modes, parity.DTYPES, case.lossless) for case in parity.cases([*SMALL, *LENGTHS])]
     else:
-        runs = []
-        for turn, (case, long) in enumerate(zip(parity.cases([MIDDLE]), parity.cases([LONG]), strict=True)):
-            # Of the ragged cases, the parallel ones.
-            if " ragged sequential" in case.name:
+        runs, places = [], list(FAMILIES)
+        both = zip(parity.cases([MIDDLE]), parity.cases([LONG]), strict=True)
+        for turn, (middle, long) in enumerate(both):
+            family, what = middle.name.split()[:2]
+            methods = FAMILIES[family].methods
+            # Of what has methods, one by turns; the ragged cases at ties alone.
+            if what in ("scan", "runs", "ragged") and methods[places.index(family) % len(methods)] not in middle.name:
                 continue
-            dtype = ("bfloat16", "float32", "float16")[turn % 3] if case.lossless else ("float32", "float64")[turn % 2]
-            sized = long if " scan parallel, soft" in case.name else case
-            runs.append((sized, [case.modes[turn % len(case.modes)]], [dtype]))
+            if what == "ragged" and not middle.lossless:
+                continue
+            dtypes = ("bfloat16", "float32", "float16") if middle.lossless else ("float32", "float64")
+            case = long if " scan parallel, soft" in middle.name else middle
+            bits = middle.lossless and what == "scan"
+            runs.append((case, [case.modes[turn % len(case.modes)]], [dtypes[turn % len(dtypes)]], bits))
     return [
         pytest.param(
             case._replace(modes=tuple(modes)),
             dtypes,
             id=f"{case.name}-{'-'.join(modes)}-{'-'.join(dtypes)}",
-            marks=pytest.mark.bits if case.lossless and " scan " in case.name else (),
+            marks=pytest.mark.bits if bits else (),
         )
-        for case, modes, dtypes in runs
+        for case, modes, dtypes, bits in runs
     ]
 
 

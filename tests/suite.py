@@ -1,0 +1,111 @@
+"""The suite's modes: strict promotion, two virtual CPU devices, one thread, and kernels that check their shapes."""
+
+import gc
+import importlib
+import inspect
+import os
+import pkgutil
+from collections.abc import Callable, Iterator
+from functools import cache, wraps
+from types import FunctionType, ModuleType
+from typing import Any
+
+# Read when JAX starts its backend.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+
+import jax
+import pytest
+import torch
+from beartype import beartype
+from hypothesis import settings
+from jaxtyping import AbstractArray, jaxtyped
+
+import diffstack.jax_impl
+import diffstack.torch_impl
+from backends import BACKENDS, Backend
+
+torch.set_num_threads(1)
+# Traces leave many objects, which Python's collector would walk through again and again.
+gc.set_threshold(100_000, 20, 100)
+
+settings.register_profile("suite", deadline=None, derandomize=bool(os.environ.get("CI")), max_examples=8)
+settings.load_profile("suite")
+
+
+def _modules() -> Iterator[ModuleType]:
+    for package in (diffstack.jax_impl, diffstack.torch_impl):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            yield importlib.import_module(module.name)
+
+
+def _is_kernel(value: Any) -> bool:
+    """Whether it is a function whose annotations are jaxtyping's."""
+    if not isinstance(value, FunctionType):
+        return False
+    annotations = [value.__annotations__, *(getattr(value.__annotations__.get("return"), "__args__", ()),)]
+    kinds = [*annotations[0].values(), *annotations[1]]
+    return any(inspect.isclass(kind) and issubclass(kind, AbstractArray) for kind in kinds)
+
+
+def _kind(value: Any) -> Any:
+    """The shapes and dtypes of the arrays in tuples."""
+    if isinstance(value, tuple):
+        return type(value), *map(_kind, value)
+    return (value.shape, value.dtype) if hasattr(value, "shape") else value
+
+
+def _checked(kernel: FunctionType) -> Callable[..., Any]:
+    """The kernel, which checks its annotations whenever it meets new shapes and dtypes."""
+    check, met = cache(lambda: jaxtyped(typechecker=beartype)(kernel)), set()
+
+    @wraps(kernel)
+    def run(*arguments: Any, **options: Any) -> Any:
+        kinds = _kind((arguments, tuple(options.items())))
+        if kinds in met:
+            return kernel(*arguments, **options)
+        result = check()(*arguments, **options)
+        met.add(kinds)
+        return result
+
+    return run
+
+
+KERNELS = [(module, name, value) for module in _modules() for name, value in vars(module).items() if _is_kernel(value)]
+CHECKED = {value: _checked(value) for _, _, value in KERNELS}
+
+for _module, _name, _kernel in KERNELS:
+    setattr(_module, _name, CHECKED[_kernel])
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels without their checks, which torch.compile cannot compile."""
+    for module, name, kernel in KERNELS:
+        monkeypatch.setattr(module, name, kernel)
+
+
+@pytest.fixture(autouse=True)
+def strict_promotion() -> Iterator[None]:
+    """No dtype and no rank changes unless the library says so."""
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
+
+
+@pytest.fixture
+def standard_promotion(strict_promotion: None) -> Iterator[None]:
+    """What a user has; `optax.adam` breaks the strict rules."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """64-bit dtypes in JAX."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(params=BACKENDS, ids=str, scope="module")
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Each framework in turn."""
+    return request.param
