@@ -41,7 +41,8 @@ class Stack:
 
     def __post_init__(self) -> None:
         check_stack(self.family, self.dim, self.capacity)
-        _checks.check_choice("vector", self.vector, VECTORS)
+        if self.vector not in VECTORS:
+            _checks.bad_value("vector", "one of 'tanh', 'sigmoid', None", repr(self.vector))
         if self.pop_bias is None:
             object.__setattr__(self, "pop_bias", -1.0 if self.table.strengths else 0.0)
 

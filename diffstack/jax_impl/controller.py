@@ -46,8 +46,8 @@ _FAMILIES = {
     neural_queue.NeuralQueueState: neural_queue,
     neural_deque.NeuralDequeState: neural_deque,
 }
-# Shorter runs keep the stacks smaller, where they grow, and take longer to compile.
-_RUN = 9
+# More runs keep the stacks smaller, where they grow, and take longer to compile.
+_RUNS = 3
 
 
 class _Stack(NamedTuple):
@@ -157,7 +157,7 @@ def _over_sequence(
     states, reads = tuple(stack.state for stack in stacks), tuple(map(_peek, stacks))
     carry, states, reads, inputs, lengths = alike((carry, states, reads, inputs, lengths))
     outputs = []
-    for first, stop, steps in [(0, time, time)] if chunk is None else _plan.runs(time, chunk, _longest(stacks)):
+    for first, stop, steps in [(0, time, time)] if chunk is None else _plan.runs(time, chunk, _longest(stacks, time // chunk)):
         stacks = [stack._replace(plan=stack.plan._replace(first=first, stop=stop)) for stack in stacks]
         states = tuple(run(stack.form.fit, state, plan=stack.plan) for stack, state in zip(stacks, states, strict=True))
         over_chunk: Any = partial(_over_chunk, decide, stacks, lengths)
@@ -219,10 +219,11 @@ def _over_chunk(
     return (carry, reads, states), outputs
 
 
-def _longest(stacks: list[_Stack]) -> int:
-    """How many chunks a run has. A stack that does not grow needs one run only."""
-    plan, grows = stacks[0].plan, any(stack.family.strengths for stack in stacks)
-    return _RUN if grows or plan.starts_empty or not plan.final_states else plan.time
+def _longest(stacks: list[_Stack], chunks: int) -> int:
+    """How many chunks a run has. Stacks that do not grow or shrink need one run only."""
+    plan, grow = stacks[0].plan, any(stack.family.strengths for stack in stacks)
+    resized = grow or plan.starts_empty or not plan.final_states
+    return max(4, -(-chunks // _RUNS)) if resized else max(1, chunks)
 
 
 def _opened(state: Any) -> tuple[Family, Any, Any, Layout]:

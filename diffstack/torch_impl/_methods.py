@@ -30,6 +30,10 @@ THRESHOLDS = {
     "neural_deque": Threshold(16),
 }
 
+# For `unroll`: from how many steps on chunks are faster, and of how many steps a chunk is.
+CHUNKED = Threshold(32, 1024)
+CHUNKS: dict[str, int] = {}
+
 
 def choose(method: object, name: str, time: Any, layout: _checks.Layout) -> Literal["sequential", "parallel"]:
     """How to run so many steps: "sequential" or "parallel"; "auto" is the faster of them."""
@@ -52,6 +56,10 @@ def chunk(method: object, time: Any, stacks: list[tuple[Family, _checks.Layout]]
         if method == "chunked":
             _checks.bad_value("method", "'sequential' or 'auto' where the number of steps is symbolic", "'chunked'")
         return None
-    if method == "sequential" or not time:
+    # Stacks of the neural families have a slot for each step.
+    slots = [layout.slots + (time if family.strengths else 0) for family, layout in stacks]
+    numbers = sum(n * math.prod(layout.element) for n, (_, layout) in zip(slots, stacks, strict=True))
+    small = time < CHUNKED.steps or numbers < CHUNKED.numbers
+    if not time or method == "sequential" or (method == "auto" and small):
         return None
-    return chunk_length(time, 16)
+    return chunk_length(time, min(CHUNKS.get(family.name, 16) for family, _ in stacks))

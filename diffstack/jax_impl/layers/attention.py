@@ -4,7 +4,7 @@
 and the output is a map of the reads. Maps have no bias, and nothing is done to the vectors; the norm before, the
 dropout and the residual around it are the user's:
 
-    actions_t = softmax(W_a x_t)        vectors_t = W_v x_t        reads = scan(actions, vectors)        y_t = W_o reads_t
+    actions_t = softmax(W_a x_t)       vectors_t = W_v x_t       reads = scan(actions, vectors)       y_t = W_o reads_t
 
 Since all actions are known, the stacks run by `scan`'s parallel form. It is causal: y_t depends on x up to t.
 
