@@ -157,7 +157,9 @@ def _over_sequence(
     states, reads = tuple(stack.state for stack in stacks), tuple(map(_peek, stacks))
     carry, states, reads, inputs, lengths = alike((carry, states, reads, inputs, lengths))
     outputs = []
-    for first, stop, steps in [(0, time, time)] if chunk is None else _plan.runs(time, chunk, _longest(stacks, time // chunk)):
+    for first, stop, steps in (
+        [(0, time, time)] if chunk is None else _plan.runs(time, chunk, _longest(stacks, time // chunk))
+    ):
         stacks = [stack._replace(plan=stack.plan._replace(first=first, stop=stop)) for stack in stacks]
         states = tuple(run(stack.form.fit, state, plan=stack.plan) for stack, state in zip(stacks, states, strict=True))
         over_chunk: Any = partial(_over_chunk, decide, stacks, lengths)

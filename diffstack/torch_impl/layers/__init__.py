@@ -1,0 +1,7 @@
+"""Layers that stand on stacks: a recurrent network, attention over time, and over the layers of a network."""
+
+from diffstack._layers import Stack
+from diffstack.torch_impl.layers.attention import StackAttention, StackTrans
+from diffstack.torch_impl.layers.recurrent import StackRNN
+
+__all__ = ["Stack", "StackAttention", "StackRNN", "StackTrans"]
