@@ -30,9 +30,11 @@ class Plan(NamedTuple):
 
 def chunk_length(time: int, wanted: int) -> int:
     """A length near the wanted one, of which the time is a multiple if that can be."""
-    shortest, longest = max(1, wanted * 2 // 3), max(1, wanted * 3 // 2)
-    lengths = sorted(range(shortest, longest + 1), key=lambda length: (time % length != 0, abs(length - wanted)))
-    return max(1, min(lengths[0], time))
+
+    def cost(length: int) -> int:
+        return abs(length - wanted) + (wanted if time % length else 0)
+
+    return min(time, *sorted(range(max(1, wanted * 2 // 3), wanted * 3 // 2 + 1), key=cost)[:1])
 
 
 def runs(time: int, chunk: int, longest: int) -> list[tuple[int, int, int]]:

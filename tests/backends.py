@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 import torch
 
+from controllers import unrolled
 from families import Case, Family, floats, is_floating, with_floats
 
 
@@ -69,6 +70,8 @@ class Backend:
     @cache  # noqa: B019  # there are two backends
     def function(self, case: Case) -> Callable[..., Any]:
         """The function of a case, always the same one."""
+        if case.verb.name == "unroll":
+            return unrolled(self, case)
         verb = getattr(self.module(case.family.name), case.verb.name)
 
         def function(*arguments: Any) -> Any:

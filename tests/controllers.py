@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from backends import JAX, Backend
 from families import FAMILIES, Case, Family, Verb
 
 METHODS = ("sequential", "chunked")
@@ -70,22 +69,29 @@ def _case(family: Family, method: str, hard: bool) -> Case:
     return Case(family, Verb("unroll", lambda sample: sample, partial(oracle, family, hard), many=True), method)
 
 
+# One for each family and method; those that run in every mode; and those whose actions are hard.
 UNROLLS = tuple(_case(family, method, False) for family in FAMILIES for method in METHODS)
+MODES = tuple(case for case in UNROLLS if case.method == "chunked" or case.family.vectors)
 HARD = {(family, method): _case(family, method, True) for family in FAMILIES for method in METHODS}
 
 
 @cache
-def unrolled(backend: Backend, case: Case, hard: bool = False, **options: Any) -> Callable[..., Any]:
+def unrolled(backend: Any, case: Case, hard: bool = False, **options: Any) -> Callable[..., Any]:
     """`unroll` of a case, of its state and inputs; always the same function."""
-    decide = controller(jnp if backend is JAX else torch, case.family, hard)
+    xp = jnp if backend.name == "jax" else torch
+    decide = controller(xp, case.family, hard)
     unroll = backend.module("controller").unroll
 
     def run(state: Any, actions: Any, elements: Any, lengths: Any = None) -> Any:
-        # A carry that is made here varies over no axis of a mesh.
-        batch = state[-1].shape[:-1] if case.family.action else state[-1].shape
-        batch = state[0].shape[:-2] if case.family.vectors else batch
-        carry = (jnp if backend is JAX else torch).zeros(batch, dtype=state[0].dtype)
-        carry = carry if backend is JAX else carry.to(state[0].device)
+        first = elements[0] if isinstance(elements, tuple) else elements
+        rank = actions.ndim - (2 if case.family.action else 1)
+        like = first.sum(tuple(range(rank, first.ndim)))
+        if xp is jnp and jax.sharding.AxisType.Explicit not in jax.sharding.get_abstract_mesh().axis_types:
+            # A carry that is made here varies over no axis of a mesh.
+            carry = jnp.zeros(like.shape, like.dtype)
+        else:
+            # JAX wants the carry of a loop sharded as what the loop makes of it.
+            carry = xp.zeros_like(like)
         return unroll(decide, carry, state, (actions, elements), lengths=lengths, method=case.method, **options)
 
     return run

@@ -533,6 +533,7 @@ def by_turns(cases: tuple[Case, ...], first: int) -> list[Case]:
         case
         for case in cases
         if FULL
+        or case.method not in case.family.methods
         or (FAMILIES.index(case.family) + first) % len(methods := case.family.methods) == methods.index(case.method)
     ]
 

@@ -7,19 +7,33 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "diffstack"
-# The notebook is a PyTorch notebook, and PyTorch's checkpoint fails under `torch.func`.
-ONLY_IN_TORCH = {"notebook.py", "_parallel/_recompute.py"}
+# The notebook is a PyTorch notebook; PyTorch's checkpoint fails under `torch.func`, and XLA fuses by itself.
+ONLY_IN_TORCH = {"notebook.py", "_parallel/_recompute.py", "_chunked/_fused.py"}
 FILES = sorted(str(path.relative_to(ROOT / "jax_impl")) for path in (ROOT / "jax_impl").rglob("*.py"))
 
 # What differs, and why.
 EXTRA_NAMES = {
     # JAX compiles, and knows meshes of devices; PyTorch has autocast, and gathers bits in a way of its own.
-    "_arrays.py": {"_check_width", "_compiled", "_varying", "_explicit", "without_autocast", "gathered"},
+    "_arrays.py": {
+        "_check_width",
+        "alike",
+        "spread",
+        "_compiled",
+        "_varying",
+        "_explicit",
+        "without_autocast",
+        "gathered",
+    },
     # PyTorch pays for every step of a loop, so its addresses are found without one.
     "_parallel/discrete.py": {"_addresses", "_first_fault", "_depths", "_faults"},
+    # JAX compiles runs of chunks of one size, and learns shapes without running anything.
+    "controller.py": {"_longest", "_without_steps"},
+    # PyTorch's modules hold the maps and the cells that JAX writes as functions.
+    "layers/_heads.py": {"linear", "uniform"},
+    "layers/recurrent.py": {"_Head", "_affine", "_lstm", "_gru", "_rnn"},
 }
 # A tensor is made on a device, that of a tensor it is like; a JAX array goes where its inputs are.
-EXTRA_PARAMETERS = {"device", "like"}
+EXTRA_PARAMETERS = {"device", "like", "dtype"}
 # Functions that `lax.scan` calls with a carry and inputs, and PyTorch in a loop with arrays.
 LOOPED = {
     "_parallel/pointer.py": {"_segment"},
@@ -30,6 +44,11 @@ LOOPED = {
 OF_A_FRAMEWORK = {
     "_arrays.py": {"as_array", "as_codes", "matmul", "run"},
     "inverse.py": {"init", "learn_input"},
+    # A window of PyTorch may shrink, where that of JAX keeps its shape.
+    "_chunked/superposition.py": {"open"},
+    "controller.py": {"unroll", "_over_sequence", "_check_empty"},
+    "layers/recurrent.py": {"StackRNN"},
+    "layers/attention.py": {"StackAttention", "StackTrans"},
     "_parallel/neural_queue.py": {"_over_chunk"},
 }
 # What the frameworks spell differently.

@@ -21,6 +21,7 @@ import torch
 from jax.sharding import AxisType, PartitionSpec
 
 from backends import JAX, TORCH, assert_close, assert_same_bits
+from controllers import MODES
 from families import (
     CASES,
     FAMILIES,
@@ -41,6 +42,7 @@ pytestmark = pytest.mark.usefixtures("unchecked")
 TOLERANCE = 8 * float(np.finfo(np.float32).eps)
 BATCH = PartitionSpec("batch")
 VERBS = tuple(case for case in CASES if case.method is None)
+SEQUENCES = (*SCANS, *MODES)
 
 
 def assert_all_close(actual: Any, expected: Any) -> None:
@@ -92,31 +94,31 @@ def made_inside(case: Case, batch: int) -> Callable[..., Any]:
     return run
 
 
-@pytest.mark.parametrize("case", SCANS, ids=str)
+@pytest.mark.parametrize("case", SEQUENCES, ids=str)
 def test_jax_shard_map(case: Case):
     arguments = JAX.arguments(case, SMALL, dtype=np.float32)
     traced(in_shard_map(JAX.function(case)), arguments)
     inside = in_shard_map(made_inside(case, 1))
-    if case in by_turns(SCANS, 0):
+    if case in by_turns(SEQUENCES, 0):
         assert_all_close(inside(*arguments[1:]), made_inside(case, 2)(*arguments[1:]))
     else:
         jax.eval_shape(inside, *arguments[1:])
 
 
-@pytest.mark.parametrize("case", SCANS, ids=str)
+@pytest.mark.parametrize("case", SEQUENCES, ids=str)
 def test_jax_explicit_mesh(case: Case):
     arguments = JAX.arguments(case, SMALL, dtype=np.float32)
     inside = made_inside(case, 2)
     with jax.set_mesh(mesh(AxisType.Explicit)):
         traced(JAX.function(case), sharded(arguments))
-        if case not in by_turns(SCANS, 1):
+        if case not in by_turns(SEQUENCES, 1):
             return
         results = inside(*sharded(arguments[1:]))
     assert_all_close(results, inside(*arguments[1:]))
     assert all(leaf.sharding.spec[0] == "batch" for leaf in jax.tree.leaves(results))
 
 
-@pytest.mark.parametrize("case", SCANS, ids=str)
+@pytest.mark.parametrize("case", SEQUENCES, ids=str)
 def test_jax_export(case: Case):
     """With a symbolic batch and time in "sequential"; another method says in one line that its time is a number."""
     if case.method == "sequential":
@@ -191,7 +193,7 @@ def assert_as_plain(case: Case, result: Any, arguments: tuple[Any, ...]) -> None
         assert_close(left, right, TOLERANCE)
 
 
-@pytest.mark.parametrize("case", by_turns(SCANS, 0), ids=str)
+@pytest.mark.parametrize("case", by_turns(SEQUENCES, 0), ids=str)
 def test_torch_compile_at_several_shapes(case: Case):
     """The first shape is taken for a constant, the second makes the batch a variable; a length has its own graph."""
     graphs = []
@@ -231,7 +233,7 @@ def test_torch_compile_pops_from_several_batches():
             assert torch.equal(left, right)
 
 
-@pytest.mark.parametrize("case", by_turns(SCANS, 1), ids=str)
+@pytest.mark.parametrize("case", by_turns(SEQUENCES, 1), ids=str)
 def test_torch_export_with_a_dynamic_batch(case: Case):
     arguments = sized(case, 2, 3)
     batch = torch.export.Dim("batch")
@@ -242,7 +244,7 @@ def test_torch_export_with_a_dynamic_batch(case: Case):
         assert_as_plain(case, program(*arguments), arguments)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", [*CASES, *MODES], ids=str)
 def test_torch_autocast(case: Case):
     """The bits are those without it, in every verb; so are those of the gradients."""
     arguments = sized(case, SMALL.time if case.method else None, 2)
@@ -257,7 +259,7 @@ def test_torch_autocast(case: Case):
             assert_same_bits(left, right)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", [*CASES, *MODES], ids=str)
 def test_torch_meta(case: Case):
     """Shapes and dtypes come out without values, under autocast too."""
     arguments = sized(case, SMALL.time if case.method else None, 2)

@@ -140,6 +140,14 @@ def alike(tree: Any) -> Any:
     )
 
 
+def spread(tree: Any, like: Any, rank: int) -> Any:
+    """The arrays of a tree, (*batch, ...), sharded over an explicit mesh as those of `like` are."""
+    batch = _explicit([leaf for leaf in jax.tree.leaves((tree, like)) if leaf.ndim >= rank], rank)
+    if batch is None:
+        return tree
+    return jax.tree.map(lambda leaf: jax.sharding.reshard(leaf, PartitionSpec(*batch)), tree)
+
+
 @cache
 def _compiled(kernel: Callable[..., Any], options: tuple[str, ...]) -> Callable[..., Any]:
     return jax.jit(kernel, static_argnames=options)
@@ -159,7 +167,9 @@ def _explicit(arrays: Sequence[Array], rank: int) -> list[Any] | None:
         sharding = jax.typeof(array).sharding
         if AxisType.Explicit in sharding.mesh.axis_types:
             found = True
-            batch = [mine or other for mine, other in zip(batch, sharding.spec, strict=False)]
+            # A scalar, such as the place of a step, has no batch.
+            found_here = [*sharding.spec, *[None] * rank][:rank]
+            batch = [mine or other for mine, other in zip(batch, found_here, strict=True)]
     return batch if found else None
 
 

@@ -34,7 +34,7 @@ from diffstack.jax_impl import (
     pointer,
     superposition,
 )
-from diffstack.jax_impl._arrays import alike, as_array, as_lengths, run, shaped
+from diffstack.jax_impl._arrays import alike, as_array, as_lengths, run, shaped, spread
 from diffstack.jax_impl._chunked import FORMS, _stepwise
 from diffstack.jax_impl._ragged import noop, stopped, where_live
 
@@ -46,6 +46,7 @@ _FAMILIES = {
     neural_queue.NeuralQueueState: neural_queue,
     neural_deque.NeuralDequeState: neural_deque,
 }
+_DEFINITIONS = {module.__name__.rpartition(".")[2]: _stepwise.form(module) for module in _FAMILIES.values()}
 # More runs keep the stacks smaller, where they grow, and take longer to compile.
 _RUNS = 3
 
@@ -126,7 +127,7 @@ def unroll(
             _check_empty(state)
     stacks = []
     for family, module, state, each in opened:
-        form = _stepwise.form(module) if chunk is None else FORMS[family.name]
+        form = (_DEFINITIONS if chunk is None else FORMS)[family.name]
         stacks.append(_Stack(family, module, state, each, form, Plan(time, each.slots, starts_empty, final_states)))
 
     def decide(carry: Any, input: Any, reads: Any) -> tuple[Any, Any, Any]:
@@ -153,9 +154,10 @@ def _over_sequence(
 ) -> tuple[tuple[Any, Any], Any]:
     """The sequence as a few runs of equal chunks, for each of which the stacks are made as large as it needs them."""
     rank, time = len(stacks[0].layout.batch), stacks[0].plan.time
-    inputs = jax.tree.map(lambda leaf: jnp.moveaxis(stopped(leaf, lengths), rank, 0), inputs)
     states, reads = tuple(stack.state for stack in stacks), tuple(map(_peek, stacks))
     carry, states, reads, inputs, lengths = alike((carry, states, reads, inputs, lengths))
+    states, reads = spread((states, reads), inputs, rank)
+    inputs = jax.tree.map(lambda leaf: jnp.moveaxis(stopped(leaf, lengths), rank, 0), inputs)
     outputs = []
     for first, stop, steps in (
         [(0, time, time)] if chunk is None else _plan.runs(time, chunk, _longest(stacks, time // chunk))
@@ -165,7 +167,8 @@ def _over_sequence(
         over_chunk: Any = partial(_over_chunk, decide, stacks, lengths)
         # Its backward pass runs a chunk again, so that one state a chunk is kept, and not one a step.
         over_chunk = over_chunk if chunk is None else jax.checkpoint(over_chunk)
-        part = jax.tree.map(lambda leaf, first=first, stop=stop: leaf[first:stop], inputs)
+        # A symbolic length cannot be cut.
+        part = inputs if chunk is None else jax.tree.map(lambda leaf, a=first, b=stop: leaf[a:b], inputs)
         if stop - first == steps:
             (carry, reads, states), output = over_chunk((carry, reads, states), (jnp.int32(first), part))
         else:
@@ -188,7 +191,7 @@ def _over_chunk(
 ) -> tuple[tuple[Any, Any, Any], Any]:
     """A chunk of steps: each on the windows of the stacks, and at its end the stacks themselves."""
     (carry, reads, states), (first, inputs) = state, inputs
-    steps, rank = len(jax.tree.leaves(inputs)[0]), len(stacks[0].layout.batch)
+    steps, rank = jax.tree.leaves(inputs)[0].shape[0], len(stacks[0].layout.batch)
     opened = [run(stack.form.open, each, steps=steps) for stack, each in zip(stacks, states, strict=True)]
     fixed, windows = zip(*opened, strict=True)
 

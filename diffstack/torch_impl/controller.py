@@ -45,6 +45,7 @@ _FAMILIES = {
     neural_queue.NeuralQueueState: neural_queue,
     neural_deque.NeuralDequeState: neural_deque,
 }
+_DEFINITIONS = {module.__name__.rpartition(".")[2]: _stepwise.form(module) for module in _FAMILIES.values()}
 
 
 class _Stack(NamedTuple):
@@ -124,7 +125,7 @@ def unroll(
             _check_empty(state)
     stacks = []
     for family, module, state, each in opened:
-        form = _stepwise.form(module) if chunk is None else FORMS[family.name]
+        form = (_DEFINITIONS if chunk is None else FORMS)[family.name]
         stacks.append(_Stack(family, module, state, each, form, Plan(time, each.slots, starts_empty, final_states)))
 
     def decide(carry: Any, input: Any, reads: Any) -> tuple[Any, Any, Any]:

@@ -1,6 +1,5 @@
 """The definition of `unroll` as a form: one chunk, whose steps are those of the family."""
 
-from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +8,6 @@ from jaxtyping import Array, Int
 from diffstack._plan import Plan
 
 
-@cache
 def form(family: Any) -> Any:
     """The form that runs `step`, and drops nothing on its way."""
     makes_room = hasattr(family, "_with_room")
