@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from backends import JAX, Backend, assert_close, assert_same_bits
+from backends import JAX, TORCH, Backend, assert_close, assert_same_bits
 from controllers import HARD, METHODS, UNROLLS, controller, unrolled
 from families import FAMILIES, Case, Family, Size, floats
 from test_definition import check_gradients
@@ -192,3 +192,167 @@ def test_all_families_at_once(backend: Backend):
             together = backend.numpys([((c, f), o) for c, f, o in zip(carries, finals, outputs, strict=True)])
             for actual, expected in zip(together, backend.numpys(alone), strict=True):
                 assert_close(actual, expected, 1e-12)
+
+
+# --- transformations ---
+
+
+@pytest.mark.usefixtures("x64")
+@FAMILY
+def test_second_derivatives_and_tangents(family: Family):
+    """By every way of either framework, chunk by chunk as by the loop."""
+    if family.only_moves:
+        # It is linear in the elements.
+        return
+    size = Size(40, 50, (2,))
+    state, *sequences = HARD[family, "chunked"].arguments(size)
+    found = []
+    for method in METHODS:
+        case = case_of(family, method)
+        ours, theirs = unrolled(JAX, case), unrolled(TORCH, case)
+
+        def loss(elements: Any, actions: Any, function: Any = ours, backend: Backend = JAX) -> Any:
+            xp = jnp if backend is JAX else torch
+            leaves = floats(jax.tree.leaves(function(backend.arrays(state, family), actions, elements)))
+            return sum(xp.sum(xp.sin(leaf)) for leaf in leaves)
+
+        actions, elements = JAX.arrays(tuple(sequences), family)
+        found.append(jax.jit(lambda e, a, loss=loss: jax.jvp(jax.grad(loss), (e, a), (e, a)))(elements, actions))
+
+        actions, elements = TORCH.arrays(tuple(sequences), family)
+        of = lambda e, a, loss=loss, theirs=theirs: loss(e, a, theirs, TORCH)  # noqa: E731  # the loss in PyTorch
+        leaves = jax.tree.map(lambda leaf: leaf.clone().requires_grad_(), (elements, actions))
+        first = torch.autograd.grad(of(*leaves), jax.tree.leaves(leaves), create_graph=True)
+        second = torch.autograd.grad(sum(each.sum() for each in first), jax.tree.leaves(leaves))
+        with torch.autograd.forward_ad.dual_level():
+            dual = torch.autograd.forward_ad.make_dual(actions, torch.ones_like(actions))
+            tangent = torch.autograd.forward_ad.unpack_dual(of(elements, dual)).tangent
+        by_func = torch.func.grad(of, 1)(elements, actions)
+        many = torch.vmap(of, (None, 0))(elements, torch.stack([actions, 0.5 * actions]))
+        found.append((second, tangent, by_func, many))
+    for left, right in zip(jax.tree.leaves(found[2:]), jax.tree.leaves(found[:2]), strict=True):
+        scale = np.abs(np.asarray(right.detach() if hasattr(right, "detach") else right)).max()
+        assert np.abs(np.asarray(left) - np.asarray(right)).max() <= 1e-9 * scale
+
+
+def test_jax_traces_a_controller_once():
+    """A second call with other numbers runs what was compiled; so does another controller that is alike."""
+    traced = []
+
+    def decide(carry: Any, inputs: Any, read: Any) -> Any:
+        traced.append(1)
+        return carry + read, inputs[..., :3], inputs[..., 3:], carry
+
+    superposition = JAX.module("superposition")
+
+    @jax.jit
+    def run(inputs: Any) -> Any:
+        state = superposition.empty(64, (2,), batch_shape=(2,))
+        return JAX.module("controller").unroll(decide, jnp.zeros((2, 2)), state, inputs, method="chunked")
+
+    run(jnp.ones((2, 60, 5)))
+    once = len(traced)
+    run(jnp.zeros((2, 60, 5)))
+    assert len(traced) == once
+
+
+def test_pytorch_takes_a_module():
+    """Whose parameters get their gradients; chunk by chunk as by the loop."""
+
+    class Controller(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell, self.head = torch.nn.RNNCell(5, 4), torch.nn.Linear(4, 5)
+
+        def forward(self, carry: Any, input: Any, read: Any) -> Any:
+            carry = self.cell(torch.cat([input, read], -1), carry)
+            logits = self.head(carry)
+            return carry, torch.softmax(logits[..., :3], -1), torch.tanh(logits[..., 3:]), carry
+
+    torch.manual_seed(0)
+    controller, inputs = Controller().double(), torch.randn(2, 40, 3, dtype=torch.float64)
+    state = TORCH.module("superposition").empty(40, (2,), batch_shape=(2,), dtype=torch.float64)
+    found = []
+    for method in METHODS:
+        carry = torch.zeros(2, 4, dtype=torch.float64)
+        _, outputs = TORCH.module("controller").unroll(controller, carry, state, inputs, method=method)
+        found.append(torch.autograd.grad(outputs.sin().sum(), list(controller.parameters())))
+    for left, right in zip(*found, strict=True):
+        assert_close(left.numpy(), right.numpy(), 1e-12)
+
+
+# --- memory ---
+
+
+def test_pytorch_keeps_a_chunk_and_not_a_step():
+    """What the backward pass keeps of a superposition stack grows with the chunks: less than a quarter of the loop."""
+    sizes = []
+    for method in METHODS:
+        arguments = TORCH.arrays(
+            tuple(HARD[FAMILIES[2], "chunked"].arguments(Size(120, 120, (16,), (2,)))), FAMILIES[2]
+        )
+        leaves = jax.tree.map(lambda leaf: leaf.requires_grad_(), arguments)
+        kept: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor, kept: dict[int, int] = kept) -> torch.Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            result = unrolled(TORCH, case_of(FAMILIES[2], method))(*leaves)
+        sizes.append(sum(kept.values()))
+        del result
+    assert sizes[1] < sizes[0] / 4
+
+
+# --- what is refused ---
+
+
+def decided(carry: Any, inputs: Any, read: Any) -> Any:
+    return carry, inputs[..., :3], inputs[..., 3:], read
+
+
+def test_arguments_that_do_not_fit(backend: Backend):
+    unroll, superposition = backend.module("controller").unroll, backend.module("superposition")
+    zeros, ones = (backend.array(array) for array in (np.zeros((2, 1), np.float32), np.ones((2, 6, 5), np.float32)))
+    state = superposition.empty(4, (2,), batch_shape=(2,))
+    full = superposition.SuperpositionState(backend.array(np.ones((2, 4, 2), np.float32)))
+    plain = {"controller": decided, "carry": zeros, "states": state, "inputs": ones}
+    one, single = backend.array(np.zeros((), np.float32)), superposition.empty(4, (2,))
+    short, three = (lambda c, x, r: (c, x[..., :3], x[..., 4:], r)), (lambda c, x, r: decided(c, x, r)[:3])
+    for error, changes, message in (
+        (
+            TypeError,
+            {"states": 1},
+            r"states: expected the state of a family of diffstack\.\w+_impl, or a tuple of such",
+        ),
+        (
+            TypeError,
+            {"states": (state, 1)},
+            r"states: expected states of families of diffstack\.\w+_impl, got",
+        ),
+        (ValueError, {"states": (state, single)}, r"states: expected batch axes \(2,\), those of the first, got batch"),
+        (ValueError, {"states": full, "starts_empty": True}, "states: expected empty stacks, as starts_empty promises"),
+        (ValueError, {"inputs": ()}, "inputs: expected at least one array, whose time axis says how many steps"),
+        (
+            ValueError,
+            {"inputs": zeros[:, 0]},
+            r"inputs: expected shape \(2, 'time', '...'\), the batch axes first, got",
+        ),
+        (ValueError, {"inputs": (ones, ones[:, :5])}, "inputs: expected 6 steps in every array, got 5 steps"),
+        (
+            ValueError,
+            {"carry": one, "lengths": [1, 2]},
+            r"carry: expected shape \(2, '...'\), the batch axes first, where",
+        ),
+        (ValueError, {"method": "parallel"}, "method: expected one of 'auto', 'sequential', 'chunked', got 'parallel'"),
+        (TypeError, {"controller": three}, "controller: expected a function that returns carry, actions, elements and"),
+        (ValueError, {"states": (state, state)}, "actions: expected a tuple of 2, one entry for each stack, got"),
+        (
+            ValueError,
+            {"controller": short},
+            r"element: expected shape \(2, 2\), one element for each stack of the state",
+        ),
+    ):
+        with pytest.raises(error, match=f"^{message}"):
+            unroll(**(plain | changes))
