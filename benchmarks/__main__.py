@@ -1,6 +1,6 @@
 """The command `python -m benchmarks`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -12,11 +12,15 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import memory, report, reversal, scans
+from benchmarks import controllers, memory, report, reversal, scans
 from benchmarks.measure import BACKWARD, Budget, Result, Runner, Work
 from diffstack.families import FAMILIES
 
-SUITE = {reversal.NAME: reversal.works} | {name: partial(scans.works, name) for name in FAMILIES}
+SUITE: dict[str, Callable[[str, bool], Iterator[Work]]] = {
+    reversal.NAME: reversal.works,
+    **{name: partial(scans.works, name) for name in FAMILIES},
+    controllers.NAME: controllers.works,
+}
 RESULTS = Path(__file__).parent / "results"
 # What the README shows.
 OVERVIEW = tuple(f"{name} over T, {BACKWARD}" for name in ("superposition", "neural_stack"))

@@ -35,7 +35,7 @@ class Work(NamedTuple):
     """Competitors that do the same.
 
     Attributes:
-        benchmark: the name of the benchmark that it belongs to.
+        benchmark: what competitors of one name do the same for.
         title: what is done, without its size.
         shape: its size, as the names of the axes and their lengths.
         axis: the one that grows, which the time is drawn against and predicted from.
@@ -97,11 +97,12 @@ class Runner:
     def __init__(self, device: str, budget: Budget) -> None:
         self.device, self.budget = device, budget
         self._seen: dict[tuple[str, str], tuple[int, Result]] = {}
-        self._measured: dict[tuple[str, tuple[int, ...], str], Result] = {}
+        self._measured: dict[tuple[str, str, tuple[int, ...], str], Result] = {}
 
     def run(self, work: Work, progress: Callable[[str], None] = lambda name: None) -> list[Result]:
         """Measure every competitor of a work that is within the budget; a shape on several axes is measured once."""
-        keys = [(work.mode, tuple(work.shape.values()), competitor.name) for competitor in work.competitors]
+        shape = tuple(work.shape.values())
+        keys = [(work.benchmark, work.mode, shape, competitor.name) for competitor in work.competitors]
         if not all(key in self._measured for key in keys):
             self._measured.update(zip(keys, self._results(work, progress), strict=True))
         results = [self._measured[key] for key in keys]
