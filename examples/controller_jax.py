@@ -2,7 +2,7 @@
 
 The controller is a layer of 32 tanh units. It sees one symbol at each step, then a marker at the end of the sequence,
 and then nothing, while it has to say the symbols in reverse. At each step it decides how strongly to push and to pop
-and what to push, and it reads the stack through `neural_stack.step`. It is trained on sequences of 1 to 8 symbols. The
+and what to push, and `unroll` runs it with its stack. It is trained on sequences of 1 to 8 symbols. The
 training stops when three checks in a row find no mistake in 256 new sequences of length 64 and 256 of length 128.
 
     python examples/controller_jax.py --seed 0 --out controller.png
@@ -21,15 +21,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import Array, lax
+from jax import Array
 from matplotlib.figure import Figure
 from rich.progress import Progress
 
 from diffstack.actions import POP, PUSH
-from diffstack.jax_impl import neural_stack
+from diffstack.jax_impl import neural_stack, unroll
+from diffstack.plot import plot_trace
 
-LETTERS = "abcdefgh"
-SYMBOLS, ELEMENT, HIDDEN = len(LETTERS), 16, 32
+SYMBOLS, ELEMENT, HIDDEN = 8, 16, 32
 LONGEST, GOAL, STRETCH = 8, 64, 128
 BATCH, TESTS, CHECK, PASSES = 64, 256, 100, 3
 RATE, CLIP, NOISE = 0.01, 1.0, 2.0
@@ -39,11 +39,11 @@ OPTIMIZER = optax.chain(optax.clip_by_global_norm(CLIP), optax.adam(RATE))
 class Batch(NamedTuple):
     """Sequences to reverse, padded to the same number of steps."""
 
-    inputs: Array  # (T, B, SYMBOLS + 1): a symbol, the marker, or nothing
-    live: Array  # (T, B): 1 up to the last answer, 0 in the padding
-    noise: Array  # (T, B, 2): added to the logits of push and pop
-    answers: Array  # (T, B): 1 where an answer is due
-    targets: Array  # (T, B): the answer
+    inputs: Array  # (B, T, SYMBOLS + 1): a symbol, the marker, or nothing
+    noise: Array  # (B, T, 2): added to the logits of push and pop
+    answers: Array  # (B, T): 1 where an answer is due
+    targets: Array  # (B, T): the answer
+    lengths: Array  # (B,): the number of steps up to the last answer
 
 
 def draw(rng: np.random.Generator, lengths: np.ndarray, longest: int, noise: float = 0.0) -> Batch:
@@ -55,8 +55,9 @@ def draw(rng: np.random.Generator, lengths: np.ndarray, longest: int, noise: flo
     live = steps <= 2 * lengths
     disturbance = noise * rng.standard_normal((*live.shape, 2))
     targets = np.take_along_axis(symbols, np.clip(2 * lengths - steps, 0, longest - 1), 0)
-    floats = (array.astype(np.float32) for array in (inputs, live, disturbance, live & (steps > lengths)))
-    return Batch(*map(jnp.asarray, (*floats, targets)))
+    floats = (array.astype(np.float32) for array in (inputs, disturbance, live & (steps > lengths)))
+    batch_first = (np.ascontiguousarray(np.swapaxes(array, 0, 1)) for array in (*floats, targets))
+    return Batch(*map(jnp.asarray, (*batch_first, 2 * lengths + 1)))
 
 
 def init(rng: np.random.Generator) -> dict[str, Array]:
@@ -69,28 +70,33 @@ def init(rng: np.random.Generator) -> dict[str, Array]:
     return {name: jnp.asarray(array, jnp.float32) for name, array in (weights | biases).items()}
 
 
-def controller(parameters: dict[str, Array], carry: Any, inputs: Any) -> tuple[Any, Any]:
-    """One step: from what it sees, has read and remembers, to what it answers and does with the stack."""
-    (stack, read, hidden), (symbol, live, noise) = carry, inputs
+def controller(parameters: dict[str, Array], hidden: Array, inputs: Any, read: Array) -> tuple[Any, Any, Any, Any]:
+    """One step: from what it sees, has read and remembers, to what it does with the stack and answers."""
+    symbol, noise = inputs
     seen = jnp.concatenate([symbol, read, hidden], -1)
     hidden = jnp.tanh(seen @ parameters["in"] + parameters["in bias"])
     out = hidden @ parameters["out"] + parameters["out bias"]
     strengths, element, answer = jnp.split(out, [2, 2 + ELEMENT], -1)
     # The noise, in training only, makes strengths between 0 and 1 unreliable, so that the controller learns hard ones.
     # The errors of soft ones would add up with the length: without noise, none of five seeds succeeded in 3000 steps.
-    # Padding is NOOP: both strengths are 0.
-    actions = jax.nn.sigmoid(strengths + noise) * live[..., None]
-    stack, read = neural_stack.step(stack, actions, jnp.tanh(element))
-    return (stack, read, hidden), (answer, actions, stack.strengths)
+    actions, element = jax.nn.sigmoid(strengths + noise), jnp.tanh(element)
+    return hidden, actions, element, (answer, actions, element)
 
 
 def run(parameters: dict[str, Array], batch: Batch) -> tuple[Array, Array, Array]:
-    """What the controller answers and does, and the strengths on its stack, at each step."""
-    steps, size = batch.live.shape
-    # Every step takes a slot, so the stack has one for each step.
-    stack = neural_stack.empty(steps, (ELEMENT,), batch_shape=(size,))
-    carry = stack, jnp.zeros((size, ELEMENT)), jnp.zeros((size, HIDDEN))
-    _, outputs = lax.scan(partial(controller, parameters), carry, (batch.inputs, batch.live, batch.noise))
+    """What the controller answers, does and pushes, at each step."""
+    size = len(batch.lengths)
+    # `unroll` makes room for all steps by itself.
+    stack, hidden = neural_stack.empty(1, (ELEMENT,), batch_shape=(size,)), jnp.zeros((size, HIDDEN))
+    _, outputs = unroll(
+        partial(controller, parameters),
+        hidden,
+        stack,
+        (batch.inputs, batch.noise),
+        lengths=batch.lengths,
+        starts_empty=True,
+        final_states=False,
+    )
     return outputs
 
 
@@ -114,7 +120,7 @@ def correct(parameters: dict[str, Array], batch: Batch) -> Array:
     """The fraction of sequences without a mistake."""
     answers, _, _ = run(parameters, batch)
     right = (jnp.argmax(answers, -1) == batch.targets) | (batch.answers == 0)
-    return jnp.mean(jnp.all(right, 0).astype(jnp.float32))
+    return jnp.mean(jnp.all(right, 1).astype(jnp.float32))
 
 
 def test(parameters: dict[str, Array], rng: np.random.Generator, length: int) -> float:
@@ -144,31 +150,10 @@ def train(rng: np.random.Generator, steps: int) -> tuple[dict[str, Array], list[
 
 def draw_picture(parameters: dict[str, Array], rng: np.random.Generator, length: int = 12) -> Figure:
     """What the controller does with the stack while it reverses one sequence, longer than those it was trained on."""
-    batch = draw(rng, np.full(1, length), length)
-    outputs = run(parameters, batch)
-    answers, actions, strengths = (np.asarray(array)[:, 0] for array in outputs)
-    seen = [LETTERS[symbol] for symbol in np.argmax(np.asarray(batch.inputs)[:length, 0], -1)]
-    said = [LETTERS[symbol] for symbol in np.argmax(answers[length + 1 :], -1)]
-    labels = [*seen, "|", *(f"\n{letter}" for letter in said)]
-    # A step moves every slot down by one. In the picture an element stays in the row of the step that pushed it.
-    lives = np.stack([np.roll(row, now + 1 - len(row)) for now, row in enumerate(strengths)], 1)
-
-    figure = Figure(figsize=(10, 4.5), dpi=100, layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(0.35, 0.65))
-    steps = np.arange(len(answers))
-    above.bar(steps - 0.2, actions[:, PUSH], 0.4, label="push", color="#1f3b73")
-    above.bar(steps + 0.2, actions[:, POP], 0.4, label="pop", color="#f28e2b")
-    above.set_yticks([0, 1])
-    above.set_ylabel("action", fontsize=14)
-    above.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=14)
-    image = below.imshow(lives[: length + 1], cmap="Blues", vmin=0, vmax=1, origin="lower", aspect="auto")
-    below.set_yticks(np.arange(length + 1), labels[: length + 1], fontsize=11)
-    below.set_ylabel("pushed at", fontsize=14)
-    below.set_xticks(steps, labels, fontsize=14)
-    label = "steps: the upper letters are what the controller sees, the lower ones what it answers"
-    below.set_xlabel(label, fontsize=14)
-    figure.colorbar(image, ax=[above, below], ticks=[0, 1], aspect=40, pad=0.01).set_label("strength", fontsize=14)
-    return figure
+    _, actions, elements = run(parameters, draw(rng, np.full(1, length), length))
+    # A slot for every push.
+    stack = neural_stack.empty(2 * length + 1, (ELEMENT,))
+    return plot_trace(neural_stack, stack, actions[0], elements[0])
 
 
 def main(arguments: list[str] | None = None) -> None:
