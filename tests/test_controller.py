@@ -71,7 +71,7 @@ def agree(backend: Backend, family: Family, arguments: Any, hard: bool, **option
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("time", [1, 37, 65])
+@pytest.mark.parametrize("time", [1, 37])
 @FAMILY
 def test_chunks_are_the_loop(backend: Backend, family: Family, time: int):
     """At chunk borders and off them; full and half-filled states, soft and hard actions, ties, in one batch."""
@@ -95,10 +95,10 @@ def emptied(family: Family, state: Any) -> Any:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("slots", [7, 65, 130])
+@pytest.mark.parametrize("slots", [7, 65])
 @FAMILY
 def test_the_promises(backend: Backend, family: Family, slots: int):
-    """A stack that starts empty, smaller than the sequence, as large or larger; with its final state and without."""
+    """A stack that starts empty, smaller than the sequence or as large; with its final state and without."""
     state, *sequences = HARD[family, "chunked"].arguments(Size(65, slots, (2,), (3,)))
     arguments = (emptied(family, state), *sequences)
     agree(backend, family, arguments, True, starts_empty=True)

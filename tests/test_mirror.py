@@ -46,7 +46,7 @@ OF_A_FRAMEWORK = {
     "inverse.py": {"init", "learn_input"},
     # A window of PyTorch may shrink, where that of JAX keeps its shape.
     "_chunked/superposition.py": {"open"},
-    "controller.py": {"unroll", "_over_sequence", "_check_empty"},
+    "controller.py": {"unroll", "_over_sequence", "_known_empty"},
     "layers/recurrent.py": {"StackRNN"},
     "layers/attention.py": {"StackAttention", "StackTrans"},
     "_parallel/neural_queue.py": {"_over_chunk"},

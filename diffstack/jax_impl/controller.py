@@ -114,7 +114,7 @@ def unroll(
         ([0.0, 1.0, 2.0], [0.5, 0.5, 1.0])
     """
     single = hasattr(states, "_fields")
-    opened = [_opened(state) for state in _checks.check_states(states, tuple(_FAMILIES))]
+    opened = [_opened(state, starts_empty) for state in _checks.check_states(states, tuple(_FAMILIES))]
     layout = _checks.check_same_batch([layout for *_, layout in opened])
     inputs = jax.tree.map(lambda leaf: as_array("inputs", leaf), inputs)
     time = _checks.check_inputs([leaf.shape for leaf in jax.tree.leaves(inputs)], layout)
@@ -122,9 +122,6 @@ def unroll(
     if lengths is not None:
         _checks.check_carry([np.shape(leaf) for leaf in jax.tree.leaves(carry)], layout)
     chunk = _methods.chunk(method, time, [(family, layout) for family, *_, layout in opened])
-    if starts_empty:
-        for _, _, state, _ in opened:
-            _check_empty(state)
     stacks = []
     for family, module, state, each in opened:
         form = (_DEFINITIONS if chunk is None else FORMS)[family.name]
@@ -231,8 +228,9 @@ def _longest(stacks: list[_Stack], chunks: int) -> int:
     return max(4, -(-chunks // _RUNS)) if resized else max(1, chunks)
 
 
-def _opened(state: Any) -> tuple[Family, Any, Any, Layout]:
+def _opened(state: Any, starts_empty: bool) -> tuple[Family, Any, Any, Layout]:
     module = _FAMILIES[type(state)]
+    state = _known_empty(state) if starts_empty else state
     return FAMILIES[module.__name__.rpartition(".")[2]], module, *module._opened(state)
 
 
@@ -252,8 +250,9 @@ def _ended(lengths: Array | None, stack: _Stack, state: Any) -> Any:
     return shaped(state, stack.layout)
 
 
-def _check_empty(state: Any) -> None:
-    """What is traced cannot be checked."""
+def _known_empty(state: Any) -> Any:
+    """The state as a constant; what is traced cannot be checked."""
     held = _checks.held(state)
     if not isinstance(held, jax.core.Tracer) and np.any(np.asarray(held)):
         _checks.bad_value("states", "empty stacks, as starts_empty promises", "one that holds something")
+    return lax.stop_gradient(state)

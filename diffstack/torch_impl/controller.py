@@ -112,7 +112,7 @@ def unroll(
         ([0.0, 1.0, 2.0], [0.5, 0.5, 1.0])
     """
     single = hasattr(states, "_fields")
-    opened = [_opened(state) for state in _checks.check_states(states, tuple(_FAMILIES))]
+    opened = [_opened(state, starts_empty) for state in _checks.check_states(states, tuple(_FAMILIES))]
     layout = _checks.check_same_batch([layout for *_, layout in opened])
     inputs = tree.tree_map(lambda leaf: as_array("inputs", leaf), inputs)
     time = _checks.check_inputs([leaf.shape for leaf in tree.tree_leaves(inputs)], layout)
@@ -120,9 +120,6 @@ def unroll(
     if lengths is not None:
         _checks.check_carry([leaf.shape for leaf in tree.tree_leaves(carry)], layout)
     chunk = _methods.chunk(method, time, [(family, layout) for family, *_, layout in opened])
-    if starts_empty:
-        for _, _, state, _ in opened:
-            _check_empty(state)
     stacks = []
     for family, module, state, each in opened:
         form = (_DEFINITIONS if chunk is None else FORMS)[family.name]
@@ -222,8 +219,9 @@ def _without_steps(decide: Any, carry: Any, leaves: list[Tensor], structure: Any
     return tree.tree_map(lambda leaf: leaf.new_zeros((*leaf.shape[:rank], 0, *leaf.shape[rank:])), output)
 
 
-def _opened(state: Any) -> tuple[Family, Any, Any, Layout]:
+def _opened(state: Any, starts_empty: bool) -> tuple[Family, Any, Any, Layout]:
     module = _FAMILIES[type(state)]
+    state = _known_empty(state) if starts_empty else state
     return FAMILIES[module.__name__.rpartition(".")[2]], module, *module._opened(state)
 
 
@@ -243,9 +241,10 @@ def _ended(lengths: Tensor | None, stack: _Stack, state: Any) -> Any:
     return shaped(state, stack.layout)
 
 
-def _check_empty(state: Any) -> None:
-    """What is traced cannot be checked."""
+def _known_empty(state: Any) -> Any:
+    """The state as a constant; what is traced, or on another device, is not checked."""
     held = _checks.held(state)
     traced = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(held)
     if not traced and held.device.type == "cpu" and bool(torch.any(held != 0)):
         _checks.bad_value("states", "empty stacks, as starts_empty promises", "one that holds something")
+    return tree.tree_map(torch.Tensor.detach, state)
