@@ -1,22 +1,33 @@
 """The neural stack in chunks: the own elements by the definition, on top of older ones that are only cut.
 
 A step pops of the own elements first, and of the older ones what it then still wants; a read does the same. That is the
-split of `_parallel/neural_stack.py`, one step at a time.
+split of `_parallel/neural_stack.py`, one step at a time, in the levels of `_levels.py`: the own boundaries begin with
+that between the older elements and the own ones, down to which the older ones have been cut, and end with the top.
 """
+
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffstack._plan import Plan
-from diffstack.torch_impl._chunked._line import Window, none_yet, read_of, written
+from diffstack.actions import POP, PUSH
+from diffstack.torch_impl._chunked._levels import lowered, read
+from diffstack.torch_impl._chunked._line import written
 from diffstack.torch_impl._line import above, feasible, with_room
 from diffstack.torch_impl._parallel._chunking import pad
-from diffstack.torch_impl._parallel._line import left_over, read_weights
-from diffstack.torch_impl._parallel.neural_stack import own_step
+from diffstack.torch_impl._parallel._line import left_over
 from diffstack.torch_impl.neural_stack import NeuralStackState, _ended
 
-Fixed = tuple[Float[Tensor, "*batch slots dim"], Float[Tensor, "*batch slots"], Float[Tensor, "*batch slots"]]
+Fixed = tuple[Float[Tensor, "*batch slots dim"], Float[Tensor, "*batch slots"], Float[Tensor, "*batch levels"]]
+
+
+class Window(NamedTuple):
+    """The chunk's own elements so far, (*batch, C, D), and the boundaries around them, (*batch, C + 1)."""
+
+    elements: Tensor
+    boundaries: Tensor
 
 
 def fit(state: NeuralStackState, *, plan: Plan) -> NeuralStackState:
@@ -31,9 +42,8 @@ def fit(state: NeuralStackState, *, plan: Plan) -> NeuralStackState:
 def open(state: NeuralStackState, *, steps: int) -> tuple[Fixed, Window]:
     """The older slots as they are, and no own elements yet."""
     values, strengths = state
-    own = strengths.new_zeros((*strengths.shape[:-1], steps))
-    window = Window(none_yet(values, steps), own, strengths.new_zeros(strengths.shape[:-1]), ())
-    return (values, strengths, above(strengths)), window
+    levels = torch.cat([-torch.sum(strengths, -1, keepdim=True), -above(strengths)], -1)
+    return (values, strengths, levels), Window(values[..., :0, :], torch.zeros_like(levels[..., :1]))
 
 
 def tick(
@@ -44,13 +54,17 @@ def tick(
     element: Float[Tensor, "*batch dim"],
 ) -> tuple[Window, Float[Tensor, "*batch dim"]]:
     """One step on the own elements, and what it takes and reads of the older ones."""
-    values, older, nearer = fixed
-    elements = torch.select_scatter(window.elements, element, -2, place)
-    strengths, own, taken, wanted = own_step(window.strengths, place, feasible(actions))
-    taken = window.taken + taken
-    rest = nearer - taken[..., None]
-    weights = read_weights(left_over(older, rest), rest, wanted)
-    return Window(elements, strengths, taken, ()), read_of(weights, values, own, elements)
+    values, _, levels = fixed
+    actions = feasible(actions)
+    elements = torch.cat([window.elements, element[..., None, :]], -2)
+    boundaries, end = lowered(window.boundaries, window.boundaries[..., -1], actions[..., POP])
+    end = end + actions[..., PUSH]
+    boundaries = torch.cat([boundaries, end[..., None]], -1)
+    cut = boundaries[..., :1]
+    older = torch.where(cut < levels, cut, levels)
+    of_older = read(older[..., 1:], older[..., :-1], end, values)
+    of_own = read(boundaries[..., 1:], boundaries[..., :-1], end, elements)
+    return Window(elements, boundaries), (of_older + of_own).to(values.dtype)
 
 
 def close(
@@ -64,10 +78,12 @@ def close(
     plan: Plan,
 ) -> NeuralStackState:
     """What is left of the older slots, and the own ones in their places."""
-    values, older, nearer = fixed
-    left = left_over(older, nearer - window.taken[..., None])
+    values, older, levels = fixed
+    # From the strengths, since the levels of deep slots have lost what is small.
+    left = left_over(older, window.boundaries[..., :1] - levels[..., 1:])
+    own = window.boundaries[..., 1:] - window.boundaries[..., :-1]
     at, rank = plan.older + first, left.ndim - 1
-    return NeuralStackState(written(values, elements, at, rank), written(left, window.strengths, at, rank))
+    return NeuralStackState(written(values, elements, at, rank), written(left, own, at, rank))
 
 
 def end(state: NeuralStackState, lengths: Int[Tensor, "*batch"] | None, *, plan: Plan) -> NeuralStackState:
