@@ -2,8 +2,7 @@
 
 The public codes are no packages, so their algorithms are restated here: DuSell & Chiang's superposition stack in
 PyTorch, which keeps only the rows that a read can still see; a Haiku-like `lax.scan` over the whole buffer, as
-DeepMind's Chomsky hierarchy benchmark has it; and, for short sequences, a loop over the elements for the neural
-stack.
+DeepMind's Chomsky hierarchy benchmark has it; and a loop over the elements for the neural stack.
 """
 
 from collections.abc import Iterator
@@ -27,7 +26,8 @@ UNITS, INPUTS = 20, 8
 SHAPES = (Shape(10, 60, 60, 8), Shape(64, 100, 100, 16), Shape(32, 400, 400, 32), Shape(8, 1000, 1000, 64))
 QUICK = (Shape(2, 40, 40, 32),)
 PUBLIC = {"torch": "rows that are read (PyTorch)", "jax": "whole buffer (JAX)"}
-LIMIT = "LSTM alone (JAX)"
+ALONE = ("LSTM alone (JAX)", "LSTM alone (PyTorch)")
+LIMIT = ALONE[0]
 PROMISED = {"starts_empty": True, "final_states": False}
 
 
@@ -52,7 +52,7 @@ def _competitors(family: Family, shape: Shape, device: str) -> Iterator[Competit
     if family.name == "superposition":
         yield Competitor(PUBLIC["torch"], partial(_rows, shape), inputs, "torch")
         yield Competitor(PUBLIC["jax"], partial(_whole_buffer, shape), inputs, "jax")
-    if family.name == "neural_stack" and shape.T <= 100:
+    if family.name == "neural_stack":
         yield Competitor("loop over elements (PyTorch)", partial(_elements, shape), inputs, "torch")
     for framework in IMPLEMENTATIONS:
         options = {"device": device} if framework == "torch" else {}
@@ -63,8 +63,8 @@ def _competitors(family: Family, shape: Shape, device: str) -> Iterator[Competit
             ("both promises", {"method": "chunked", **PROMISED}),
         ):
             yield Competitor(f"{title} ({TITLES[framework]})", partial(run, more), inputs, framework)
-    yield Competitor(LIMIT, partial(_alone, "jax", family, shape), inputs, "jax")
-    yield Competitor("LSTM alone (PyTorch)", partial(_alone, "torch", family, shape), inputs, "torch")
+    for name, framework in zip(ALONE, IMPLEMENTATIONS, strict=True):
+        yield Competitor(name, partial(_alone, framework, family, shape), inputs, framework)
 
 
 def _inputs(family: Family, shape: Shape) -> tuple[np.ndarray, ...]:

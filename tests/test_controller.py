@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from backends import JAX, TORCH, Backend, assert_close, assert_same_bits
-from controllers import HARD, METHODS, UNROLLS, controller, unrolled
+from controllers import HARD, METHODS, MODES, UNROLLS, controller, unrolled
 from families import FAMILIES, Case, Family, Size, floats
 from test_definition import check_gradients
 
@@ -25,9 +25,9 @@ def case_of(family: Family, method: str) -> Case:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("case", UNROLLS, ids=str)
+@pytest.mark.parametrize("case", CHUNKED, ids=str)
 def test_values_and_gradients(backend: Backend, case: Case):
-    """Of every argument, against the oracle, within a chunk."""
+    """Of every argument, against the oracle, within a chunk; the loop is compared with chunks below."""
     size = Size(13, 3, (2,), (2,))
     arguments, function = backend.arguments(case, size), unrolled(backend, case)
     if not case.differentiable:
@@ -113,7 +113,7 @@ def test_the_promises(backend: Backend, family: Family, slots: int):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("case", UNROLLS, ids=str)
+@pytest.mark.parametrize("case", CHUNKED, ids=str)
 def test_without_a_step(backend: Backend, case: Case):
     arguments = backend.arguments(case, Size(0, 3, (2,), (2,)))
     (carry, state), outputs = unrolled(backend, case)(*arguments)
@@ -124,11 +124,10 @@ def test_without_a_step(backend: Backend, case: Case):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("method", METHODS)
-@FAMILY
-def test_lengths(backend: Backend, family: Family, method: str):
+@pytest.mark.parametrize("case", MODES, ids=str)
+def test_lengths(backend: Backend, case: Case):
     """Every sequence is as it would be alone, and NaN in its padding reaches nothing."""
-    case, lengths = case_of(family, method), [0, 5, 13, 9]
+    family, lengths = case.family, [0, 5, 13, 9]
     state, *sequences = case.arguments(Size(13, 3, (2,), (4,)))
     for where, length in enumerate(lengths):
         for leaf in floats(sequences):
