@@ -12,6 +12,7 @@ from backends import JAX, TORCH, Backend, assert_close, assert_same_bits
 from controllers import HARD, METHODS, MODES, UNROLLS, controller, unrolled
 from families import FAMILIES, Case, Family, Size, floats
 from test_definition import check_gradients
+from test_methods import CHANGES, NEURAL
 
 CHUNKED = tuple(case for case in UNROLLS if case.method == "chunked")
 FAMILY = pytest.mark.parametrize("family", FAMILIES, ids=str)
@@ -161,6 +162,24 @@ def test_hard_programs_give_back_bits(backend: Backend, family: Family):
     inputs = program, backend.array(elements)
     _, reads = backend.module("controller").unroll(decide, (), state, inputs, method="chunked")
     assert_same_bits(backend.numpy(reads)[40:80], values[::-1])
+
+
+@pytest.mark.parametrize("family", NEURAL, ids=str)
+def test_strengths_that_are_not_strengths(backend: Backend, family: Family):
+    """Below 0, above 1, infinite and NaN: the reads are those of the loop, NaN from the same step on."""
+    state, actions, elements = HARD[family, "chunked"].arguments(Size(70, 3, (2,), (1,)))
+    changed = [change(actions[0]) for change in CHANGES.values()]
+    state, elements = jax.tree.map(lambda leaf: np.repeat(leaf, len(changed), 0), (state, elements))
+    given = backend.arrays((state, np.stack(changed), elements), family)
+    results = []
+    for method in METHODS:
+        with backend.x64():
+            unroll = backend.module("controller").unroll
+            _, reads = unroll(lambda c, x, r: (c, *x, r), (), given[0], given[1:], method=method)
+            results.append(backend.numpys(reads))
+    for right, left in zip(*results, strict=True):
+        np.testing.assert_allclose(left, right, rtol=0, atol=1e-12)
+        assert np.isnan(right[:, 42:]).all((1, 2)).tolist() == [name.startswith("nan") for name in CHANGES]
 
 
 # --- several stacks ---

@@ -4,7 +4,7 @@ Put the elements on a line, the end that is popped and read at the level `end`, 
 down to the next: its strength is what lies between. The own pushes of a chunk add boundaries, and a pop of u lowers the
 end, and with it every boundary above it:
 
-    end' = end - u          boundary' = min(boundary, end')
+    end' = max(end - u, bottom)          boundary' = min(boundary, end')
 
 A read of strength 1 sees what lies between the end and `low` = end - 1. What `_line.py` says of strengths and of
 `room`, these say of boundaries, ties included: with `up` and `down` the boundaries of a slot,
@@ -12,7 +12,7 @@ A read of strength 1 sees what lies between the end and `low` = end - 1. What `_
     s = up - down          room = max(0, up - low)          weight = min(s, room)
 
 where a tie of a boundary with the end keeps the boundary, unless a pop so small that it is lost in rounding has lowered
-the end. Levels are counted from the end at the start of a chunk, so that those which a chunk can reach are small.
+the end. A level is a sum of strengths, which would lose what is small in them, so levels are float64.
 """
 
 from typing import Any
@@ -26,13 +26,23 @@ from diffstack.torch_impl._ties import block_at_zero, smaller
 
 
 def lowered(
-    boundaries: Float[Tensor, "*batch levels"], end: Float[Tensor, "*batch"], pop: Float[Tensor, "*batch"]
+    boundaries: Float[Tensor, "*batch levels"],
+    end: Float[Tensor, "*batch"],
+    bottom: Float[Tensor, "*batch"],
+    pop: Float[Tensor, "*batch"],
 ) -> tuple[Float[Tensor, "*batch levels"], Float[Tensor, "*batch"]]:
-    """Boundaries and end after a pop."""
+    """Boundaries and end after a pop, which takes no more than there is."""
     # As in the definition, a pop of 0 has no gradient.
     after = end - block_at_zero(pop)
+    after = torch.where(after < bottom, bottom, after)
     below, at_end = after[..., None] < boundaries, boundaries == end[..., None]
     return torch.where(below | (at_end & (pop > 0)[..., None]), after[..., None], boundaries), after
+
+
+def as_levels(strengths: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """In the dtype of levels."""
+    # Apple's GPUs have no float64.
+    return strengths if strengths.device.type == "mps" else strengths.to(torch.float64)
 
 
 def read(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffstack._plan import Plan
 from diffstack.actions import POP, PUSH
-from diffstack.torch_impl._chunked._levels import lowered, read
+from diffstack.torch_impl._chunked._levels import as_levels, lowered, read
 from diffstack.torch_impl._chunked._line import written
 from diffstack.torch_impl._line import above, feasible, with_room
 from diffstack.torch_impl._parallel._chunking import pad
@@ -42,7 +42,8 @@ def fit(state: NeuralStackState, *, plan: Plan) -> NeuralStackState:
 def open(state: NeuralStackState, *, steps: int) -> tuple[Fixed, Window]:
     """The older slots as they are, and no own elements yet."""
     values, strengths = state
-    levels = torch.cat([-torch.sum(strengths, -1, keepdim=True), -above(strengths)], -1)
+    each = as_levels(strengths)
+    levels = torch.cat([-torch.sum(each, -1, keepdim=True), -above(each)], -1)
     return (values, strengths, levels), Window(values[..., :0, :], torch.zeros_like(levels[..., :1]))
 
 
@@ -55,9 +56,9 @@ def tick(
 ) -> tuple[Window, Float[Tensor, "*batch dim"]]:
     """One step on the own elements, and what it takes and reads of the older ones."""
     values, _, levels = fixed
-    actions = feasible(actions)
+    actions = as_levels(feasible(actions))
     elements = torch.cat([window.elements, element[..., None, :]], -2)
-    boundaries, end = lowered(window.boundaries, window.boundaries[..., -1], actions[..., POP])
+    boundaries, end = lowered(window.boundaries, window.boundaries[..., -1], levels[..., 0], actions[..., POP])
     end = end + actions[..., PUSH]
     boundaries = torch.cat([boundaries, end[..., None]], -1)
     cut = boundaries[..., :1]
@@ -79,8 +80,7 @@ def close(
 ) -> NeuralStackState:
     """What is left of the older slots, and the own ones in their places."""
     values, older, levels = fixed
-    # From the strengths, since the levels of deep slots have lost what is small.
-    left = left_over(older, window.boundaries[..., :1] - levels[..., 1:])
+    left = left_over(older, (window.boundaries[..., :1] - levels[..., 1:]).to(older.dtype))
     own = window.boundaries[..., 1:] - window.boundaries[..., :-1]
     at, rank = plan.older + first, left.ndim - 1
     return NeuralStackState(written(values, elements, at, rank), written(left, own, at, rank))
