@@ -170,11 +170,10 @@ def test_strengths_that_are_not_strengths(backend: Backend, family: Family):
     state, actions, elements = HARD[family, "chunked"].arguments(Size(70, 3, (2,), (1,)))
     changed = [change(actions[0]) for change in CHANGES.values()]
     state, elements = jax.tree.map(lambda leaf: np.repeat(leaf, len(changed), 0), (state, elements))
-    given = backend.arrays((state, np.stack(changed), elements), family)
-    results = []
-    for method in METHODS:
-        with backend.x64():
-            unroll = backend.module("controller").unroll
+    unroll, results = backend.module("controller").unroll, []
+    with backend.x64():
+        given = backend.arrays((state, np.stack(changed), elements), family)
+        for method in METHODS:
             _, reads = unroll(lambda c, x, r: (c, *x, r), (), given[0], given[1:], method=method)
             results.append(backend.numpys(reads))
     for right, left in zip(*results, strict=True):

@@ -30,13 +30,13 @@ def lowered(
     end: Float[Tensor, "*batch"],
     bottom: Float[Tensor, "*batch"],
     pop: Float[Tensor, "*batch"],
-) -> tuple[Float[Tensor, "*batch levels"], Float[Tensor, "*batch"]]:
-    """Boundaries and end after a pop, which takes no more than there is."""
+) -> tuple[Float[Tensor, "*batch levels"], Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+    """Boundaries and end after a pop; and the level that it asked for, which may lie below the bottom."""
     # As in the definition, a pop of 0 has no gradient.
-    after = end - block_at_zero(pop)
-    after = torch.where(after < bottom, bottom, after)
-    below, at_end = after[..., None] < boundaries, boundaries == end[..., None]
-    return torch.where(below | (at_end & (pop > 0)[..., None]), after[..., None], boundaries), after
+    asked = end - block_at_zero(pop)
+    after = torch.where(asked < bottom, bottom, asked)
+    at_end = (boundaries == end[..., None]) & (pop > 0)[..., None]
+    return torch.where((asked[..., None] < boundaries) | at_end, after[..., None], boundaries), after, asked.detach()
 
 
 def as_levels(strengths: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

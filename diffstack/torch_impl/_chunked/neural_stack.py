@@ -24,10 +24,14 @@ Fixed = tuple[Float[Tensor, "*batch slots dim"], Float[Tensor, "*batch slots"], 
 
 
 class Window(NamedTuple):
-    """The chunk's own elements so far, (*batch, C, D), and the boundaries around them, (*batch, C + 1)."""
+    """The chunk's own elements so far, (*batch, C, D), and the boundaries around them, (*batch, C + 1).
+
+    `asked` (*batch,) is the lowest level that a pop has asked for: a slot above it is gone, also one of strength 0.
+    """
 
     elements: Tensor
     boundaries: Tensor
+    asked: Tensor
 
 
 def fit(state: NeuralStackState, *, plan: Plan) -> NeuralStackState:
@@ -44,7 +48,8 @@ def open(state: NeuralStackState, *, steps: int) -> tuple[Fixed, Window]:
     values, strengths = state
     each = as_levels(strengths)
     levels = torch.cat([-torch.sum(each, -1, keepdim=True), -above(each)], -1)
-    return (values, strengths, levels), Window(values[..., :0, :], torch.zeros_like(levels[..., :1]))
+    nothing = torch.zeros_like(levels[..., :1])
+    return (values, strengths, levels), Window(values[..., :0, :], nothing, nothing[..., 0])
 
 
 def tick(
@@ -58,14 +63,14 @@ def tick(
     values, _, levels = fixed
     actions = as_levels(feasible(actions))
     elements = torch.cat([window.elements, element[..., None, :]], -2)
-    boundaries, end = lowered(window.boundaries, window.boundaries[..., -1], levels[..., 0], actions[..., POP])
+    boundaries, end, asked = lowered(window.boundaries, window.boundaries[..., -1], levels[..., 0], actions[..., POP])
     end = end + actions[..., PUSH]
     boundaries = torch.cat([boundaries, end[..., None]], -1)
-    cut = boundaries[..., :1]
-    older = torch.where(cut < levels, cut, levels)
+    asked = torch.minimum(window.asked, asked)
+    older = torch.where(asked[..., None] < levels, boundaries[..., :1], levels)
     of_older = read(older[..., 1:], older[..., :-1], end, values)
     of_own = read(boundaries[..., 1:], boundaries[..., :-1], end, elements)
-    return Window(elements, boundaries), (of_older + of_own).to(values.dtype)
+    return Window(elements, boundaries, asked), (of_older + of_own).to(values.dtype)
 
 
 def close(
@@ -81,6 +86,7 @@ def close(
     """What is left of the older slots, and the own ones in their places."""
     values, older, levels = fixed
     left = left_over(older, (window.boundaries[..., :1] - levels[..., 1:]).to(older.dtype))
+    left = torch.where(window.asked[..., None] < levels[..., :-1], 0, left)
     own = window.boundaries[..., 1:] - window.boundaries[..., :-1]
     at, rank = plan.older + first, left.ndim - 1
     return NeuralStackState(written(values, elements, at, rank), written(left, own, at, rank))
