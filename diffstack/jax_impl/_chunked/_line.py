@@ -11,6 +11,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from diffstack._plan import Plan
+from diffstack.jax_impl._line import feasible, newest_at_the_end, with_room
+from diffstack.jax_impl._parallel._chunking import pad
 from diffstack.jax_impl._parallel._line import product
 
 
@@ -21,6 +24,21 @@ class Window(NamedTuple):
     strengths: Array
     taken: Any
     total: Any
+
+
+def fit(state: Any, *, plan: Plan) -> Any:
+    """Slots for all steps up to the end of the run, oldest first."""
+    values, strengths = state
+    if plan.first == 0:
+        values, strengths = values[..., : plan.older, :], feasible(strengths)[..., : plan.older]
+    more = plan.older + plan.stop - strengths.shape[-1]
+    return state._replace(values=pad(values, -2, 0, more), strengths=pad(strengths, -1, 0, more))
+
+
+def end(state: Any, lengths: Int[Array, "*batch"] | None, *, plan: Plan) -> Any:
+    """What the capacity of the structure keeps."""
+    state = with_room(state, plan.slots - plan.older)
+    return newest_at_the_end(state, plan.slots, lengths)
 
 
 def written(slots: Float[Array, "..."], own: Float[Array, "..."], at: Int[Array, ""], rank: int) -> Float[Array, "..."]:

@@ -12,23 +12,15 @@ from jaxtyping import Array, Float, Int
 from diffstack._plan import Plan
 from diffstack.actions import POP, PUSH
 from diffstack.jax_impl._arrays import numbered
-from diffstack.jax_impl._chunked._line import Window, none_yet, read_of, written
-from diffstack.jax_impl._line import below, feasible, remaining, room, with_room
-from diffstack.jax_impl._parallel._chunking import pad
+from diffstack.jax_impl._chunked._line import Window, end, fit, none_yet, read_of, written
+from diffstack.jax_impl._line import below, feasible, remaining, room
 from diffstack.jax_impl._parallel._line import left_over, read_weights
 from diffstack.jax_impl._ties import block_at_zero, smaller
-from diffstack.jax_impl.neural_queue import NeuralQueueState, _ended
+from diffstack.jax_impl.neural_queue import NeuralQueueState
+
+__all__ = ["close", "end", "fit", "open", "tick"]
 
 Fixed = tuple[Float[Array, "*batch slots dim"], Float[Array, "*batch slots"], Float[Array, "*batch slots"]]
-
-
-def fit(state: NeuralQueueState, *, plan: Plan) -> NeuralQueueState:
-    """Slots for all steps up to the end of the run, oldest first."""
-    values, strengths = state
-    if plan.first == 0:
-        values, strengths = values[..., : plan.older, :], feasible(strengths)[..., : plan.older]
-    more = plan.older + plan.stop - strengths.shape[-1]
-    return NeuralQueueState(pad(values, -2, 0, more), pad(strengths, -1, 0, more))
 
 
 def open(state: NeuralQueueState, *, steps: int) -> tuple[Fixed, Window]:
@@ -77,9 +69,3 @@ def close(
     left = left_over(older, nearer - window.taken[..., None])
     at, rank = plan.older + first, left.ndim - 1
     return NeuralQueueState(written(values, elements, at, rank), written(left, window.strengths, at, rank))
-
-
-def end(state: NeuralQueueState, lengths: Int[Array, "*batch"] | None, *, plan: Plan) -> NeuralQueueState:
-    """What the capacity of the queue keeps."""
-    state = with_room(state, plan.slots - plan.older)
-    return _ended(state, lengths, capacity=plan.slots)

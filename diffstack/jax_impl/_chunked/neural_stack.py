@@ -9,23 +9,15 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from diffstack._plan import Plan
-from diffstack.jax_impl._chunked._line import Window, none_yet, read_of, written
-from diffstack.jax_impl._line import above, feasible, with_room
-from diffstack.jax_impl._parallel._chunking import pad
+from diffstack.jax_impl._chunked._line import Window, end, fit, none_yet, read_of, written
+from diffstack.jax_impl._line import above, feasible
 from diffstack.jax_impl._parallel._line import left_over, read_weights
 from diffstack.jax_impl._parallel.neural_stack import own_step
-from diffstack.jax_impl.neural_stack import NeuralStackState, _ended
+from diffstack.jax_impl.neural_stack import NeuralStackState
+
+__all__ = ["close", "end", "fit", "open", "tick"]
 
 Fixed = tuple[Float[Array, "*batch slots dim"], Float[Array, "*batch slots"], Float[Array, "*batch slots"]]
-
-
-def fit(state: NeuralStackState, *, plan: Plan) -> NeuralStackState:
-    """Slots for all steps up to the end of the run, oldest first."""
-    values, strengths = state
-    if plan.first == 0:
-        values, strengths = values[..., : plan.older, :], feasible(strengths)[..., : plan.older]
-    more = plan.older + plan.stop - strengths.shape[-1]
-    return NeuralStackState(pad(values, -2, 0, more), pad(strengths, -1, 0, more))
 
 
 def open(state: NeuralStackState, *, steps: int) -> tuple[Fixed, Window]:
@@ -68,9 +60,3 @@ def close(
     left = left_over(older, nearer - window.taken[..., None])
     at, rank = plan.older + first, left.ndim - 1
     return NeuralStackState(written(values, elements, at, rank), written(left, window.strengths, at, rank))
-
-
-def end(state: NeuralStackState, lengths: Int[Array, "*batch"] | None, *, plan: Plan) -> NeuralStackState:
-    """What the capacity of the stack keeps."""
-    state = with_room(state, plan.slots - plan.older)
-    return _ended(state, lengths, capacity=plan.slots)

@@ -8,9 +8,12 @@ left of them, and what a read sees, when `taken` in total has been popped.
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from diffstack._plan import Plan
+from diffstack.torch_impl._line import feasible, newest_at_the_end, with_room
+from diffstack.torch_impl._parallel._chunking import pad
 from diffstack.torch_impl._parallel._line import product
 
 
@@ -21,6 +24,21 @@ class Window(NamedTuple):
     strengths: Tensor
     taken: Any
     total: Any
+
+
+def fit(state: Any, *, plan: Plan) -> Any:
+    """Slots for all steps up to the end of the run, oldest first."""
+    values, strengths = state
+    if plan.first == 0:
+        values, strengths = values[..., : plan.older, :], feasible(strengths)[..., : plan.older]
+    more = plan.older + plan.stop - strengths.shape[-1]
+    return state._replace(values=pad(values, -2, 0, more), strengths=pad(strengths, -1, 0, more))
+
+
+def end(state: Any, lengths: Int[Tensor, "*batch"] | None, *, plan: Plan) -> Any:
+    """What the capacity of the structure keeps."""
+    state = with_room(state, plan.slots - plan.older)
+    return newest_at_the_end(state, plan.slots, lengths)
 
 
 def written(slots: Float[Tensor, "..."], own: Float[Tensor, "..."], at: int, rank: int) -> Float[Tensor, "..."]:

@@ -6,29 +6,21 @@ and a read of max(0, 1 - G).
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from diffstack._plan import Plan
 from diffstack.actions import POP, PUSH
 from diffstack.torch_impl._arrays import numbered
-from diffstack.torch_impl._chunked._line import Window, none_yet, read_of, written
-from diffstack.torch_impl._line import below, feasible, remaining, room, with_room
-from diffstack.torch_impl._parallel._chunking import pad
+from diffstack.torch_impl._chunked._line import Window, end, fit, none_yet, read_of, written
+from diffstack.torch_impl._line import below, feasible, remaining, room
 from diffstack.torch_impl._parallel._line import left_over, read_weights
 from diffstack.torch_impl._ties import block_at_zero, smaller
-from diffstack.torch_impl.neural_queue import NeuralQueueState, _ended
+from diffstack.torch_impl.neural_queue import NeuralQueueState
+
+__all__ = ["close", "end", "fit", "open", "tick"]
 
 Fixed = tuple[Float[Tensor, "*batch slots dim"], Float[Tensor, "*batch slots"], Float[Tensor, "*batch slots"]]
-
-
-def fit(state: NeuralQueueState, *, plan: Plan) -> NeuralQueueState:
-    """Slots for all steps up to the end of the run, oldest first."""
-    values, strengths = state
-    if plan.first == 0:
-        values, strengths = values[..., : plan.older, :], feasible(strengths)[..., : plan.older]
-    more = plan.older + plan.stop - strengths.shape[-1]
-    return NeuralQueueState(pad(values, -2, 0, more), pad(strengths, -1, 0, more))
 
 
 def open(state: NeuralQueueState, *, steps: int) -> tuple[Fixed, Window]:
@@ -77,9 +69,3 @@ def close(
     left = left_over(older, nearer - window.taken[..., None])
     at, rank = plan.older + first, left.ndim - 1
     return NeuralQueueState(written(values, elements, at, rank), written(left, window.strengths, at, rank))
-
-
-def end(state: NeuralQueueState, lengths: Int[Tensor, "*batch"] | None, *, plan: Plan) -> NeuralQueueState:
-    """What the capacity of the queue keeps."""
-    state = with_room(state, plan.slots - plan.older)
-    return _ended(state, lengths, capacity=plan.slots)

@@ -8,17 +8,18 @@ that between the older elements and the own ones, down to which the older ones h
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from diffstack._plan import Plan
 from diffstack.actions import POP, PUSH
 from diffstack.torch_impl._chunked._levels import as_levels, lowered, read
-from diffstack.torch_impl._chunked._line import written
-from diffstack.torch_impl._line import above, feasible, with_room
-from diffstack.torch_impl._parallel._chunking import pad
+from diffstack.torch_impl._chunked._line import end, fit, written
+from diffstack.torch_impl._line import above, feasible
 from diffstack.torch_impl._parallel._line import left_over
-from diffstack.torch_impl.neural_stack import NeuralStackState, _ended
+from diffstack.torch_impl.neural_stack import NeuralStackState
+
+__all__ = ["close", "end", "fit", "open", "tick"]
 
 Fixed = tuple[Float[Tensor, "*batch slots dim"], Float[Tensor, "*batch slots"], Float[Tensor, "*batch levels"]]
 
@@ -32,15 +33,6 @@ class Window(NamedTuple):
     elements: Tensor
     boundaries: Tensor
     asked: Tensor
-
-
-def fit(state: NeuralStackState, *, plan: Plan) -> NeuralStackState:
-    """Slots for all steps up to the end of the run, oldest first."""
-    values, strengths = state
-    if plan.first == 0:
-        values, strengths = values[..., : plan.older, :], feasible(strengths)[..., : plan.older]
-    more = plan.older + plan.stop - strengths.shape[-1]
-    return NeuralStackState(pad(values, -2, 0, more), pad(strengths, -1, 0, more))
 
 
 def open(state: NeuralStackState, *, steps: int) -> tuple[Fixed, Window]:
@@ -90,9 +82,3 @@ def close(
     own = window.boundaries[..., 1:] - window.boundaries[..., :-1]
     at, rank = plan.older + first, left.ndim - 1
     return NeuralStackState(written(values, elements, at, rank), written(left, own, at, rank))
-
-
-def end(state: NeuralStackState, lengths: Int[Tensor, "*batch"] | None, *, plan: Plan) -> NeuralStackState:
-    """What the capacity of the stack keeps."""
-    state = with_room(state, plan.slots - plan.older)
-    return _ended(state, lengths, capacity=plan.slots)
