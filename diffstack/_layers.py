@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from diffstack import _checks
-from diffstack.families import FAMILIES, Family
+from diffstack.families import FAMILIES, FLOATING, Family
 
 CELLS = ("lstm", "gru", "rnn")
 VECTORS = ("tanh", "sigmoid", None)
@@ -94,8 +94,21 @@ def seen(inputs: int, stacks: tuple[Stack, ...]) -> int:
     return inputs + sum(stack.ends * stack.dim for stack in stacks)
 
 
-def check_features(name: str, shape: tuple[int, ...], size: int, least: int) -> None:
-    """An input of a layer: its last axis, and the axes that must come before."""
-    if len(shape) < least or shape[-1] != size:
-        axes = ("*batch", "time", size) if least == 2 else ("*batch", size)
-        _checks.bad_value(name, f"shape {axes}", f"shape {tuple(shape)}")
+def check_features(name: str, array: Any, size: int, least: int) -> None:
+    """An input of a layer: floating, with its features in the last axis, and with the axes that must come before."""
+    _checks.check_kind(name, array.dtype, FLOATING, "a floating dtype")
+    if len(array.shape) < least or array.shape[-1] != size:
+        axes = f"(*batch, time, {size})" if least == 2 else f"(*batch, {size})"
+        _checks.bad_value(name, f"shape {axes}", f"shape {tuple(array.shape)}")
+
+
+def check_carry(carry: Any, stacks: tuple[Stack, ...]) -> None:
+    """A carry is what an earlier call has returned."""
+    if carry is None:
+        return
+    whole = isinstance(carry, tuple) and len(carry) == 2 and all(isinstance(part, tuple) for part in carry)
+    if not whole or len(carry[1]) != len(stacks) or not all(hasattr(state, "_fields") for state in carry[1]):
+        expected = (
+            "a pair that an earlier call has returned, of the cell's state and a tuple with a state for each stack"
+        )
+        _checks.bad_type("carry", expected, type(carry).__name__)

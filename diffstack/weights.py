@@ -35,27 +35,35 @@ _ARGUMENTS = {
     "StackTrans": ("model", "dim", "heads", "slots"),
 }
 
+# What may differ between a file and a layer that loads it.
+_FREE = ("capacity", "pop_bias", "slots")
 
-def save(path: str | os.PathLike[str], parameters: Mapping[str, Any], *, layer: Any = None) -> None:
+
+def save(path: str | os.PathLike[str], parameters: Any, *, layer: Any = None) -> None:
     """Write parameters to a file, as a whole or not at all.
 
     Args:
         path: the file; one that is there is replaced.
-        parameters: arrays or tensors by name, such as those of a JAX layer's `init` or a PyTorch `state_dict()`.
+        parameters: arrays or tensors by name, such as those of a JAX layer's `init`; or a PyTorch module.
         layer: the layer they belong to, whose arguments are written too.
 
     Raises:
         TypeError: a parameter that is no array; a layer that is none of diffstack's.
+        ValueError: parameters that are not those of the layer.
         ImportError: safetensors is not installed.
         OSError: the file cannot be written.
     """
     _checks.require("safetensors", "weights")
     from safetensors.numpy import save as to_bytes  # noqa: PLC0415  # an optional dependency
 
+    if hasattr(parameters, "state_dict"):
+        parameters = parameters.state_dict()
     if not isinstance(parameters, Mapping):
         _checks.bad_type("parameters", "a mapping from names to arrays", type(parameters).__name__)
     arrays = {name: _as_numpy(name, array) for name, array in parameters.items()}
     metadata = {} if layer is None else {"diffstack": json.dumps(_described(layer))}
+    if layer is not None:
+        _check_shapes("parameters", arrays, layer)
     path = Path(path)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
@@ -136,17 +144,30 @@ def _shapes(layer: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _check(path: Any, metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray], layer: Any) -> None:
-    """What is in the file must be for this layer."""
-    ours, written = _described(layer), metadata.get("diffstack")
-    theirs = json.loads(written) if written else ours
-    for name, value in ours.items():
-        if theirs.get(name) != value:
-            _refuse(path, f"parameters of a {ours['layer']} with {name} = {value!r}, got {theirs.get(name)!r}")
+    """What is in the file must be for this layer; how many slots its stacks have does not matter."""
+    ours, written = _flat(_described(layer)), metadata.get("diffstack")
+    theirs = _flat(json.loads(written)) if written else ours
+    for name in sorted({*ours, *theirs}, key=lambda name: (name != "layer", name)):
+        if ours.get(name) != theirs.get(name):
+            _refuse(path, f"parameters of a layer with {name} = {ours.get(name)!r}, got {theirs.get(name)!r}")
+    _check_shapes(repr(str(path)), arrays, layer)
+
+
+def _flat(described: dict[str, Any]) -> dict[str, Any]:
+    """What decides the parameters of a layer, by name, such as "stacks[0].dim"."""
+    flat = {name: value for name, value in described.items() if name not in ("stacks", *_FREE)}
+    for i, stack in enumerate(described.get("stacks", ())):
+        flat |= {f"stacks[{i}].{name}": value for name, value in stack.items() if name not in _FREE}
+    return flat
+
+
+def _check_shapes(name: str, arrays: Mapping[str, np.ndarray], layer: Any) -> None:
+    """Every parameter of the layer, and no other."""
     shapes = _shapes(layer)
-    for name in sorted({*shapes, *arrays}):
-        shape = arrays[name].shape if name in arrays else None
-        if shape != shapes.get(name):
-            _refuse(path, f"{_shown(name, shapes.get(name))}, got {_shown(name, shape)}")
+    for each in sorted({*shapes, *arrays}):
+        shape = arrays[each].shape if each in arrays else None
+        if shape != shapes.get(each):
+            _checks.bad_value(name, _shown(each, shapes.get(each)), _shown(each, shape))
 
 
 def _shown(name: str, shape: tuple[int, ...] | None) -> str:

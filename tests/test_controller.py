@@ -322,6 +322,20 @@ def test_pytorch_keeps_a_chunk_and_not_a_step():
     assert sizes[1] < sizes[0] / 4
 
 
+def test_outputs_may_be_any_tree(backend: Backend):
+    """With None in it, too."""
+    state = backend.module("superposition").empty(4, (2,), batch_shape=(2,))
+    inputs = backend.array(np.ones((2, 6, 5), np.float32))
+
+    def decide(carry: Any, inputs: Any, read: Any) -> Any:
+        return carry, inputs[..., :3], inputs[..., 3:], {"read": read, "nothing": None}
+
+    for time in (6, 0):
+        _, outputs = backend.module("controller").unroll(decide, None, state, inputs[:, :time], lengths=[2, 6])
+        assert outputs["nothing"] is None
+        assert outputs["read"].shape == (2, time, 2)
+
+
 # --- what is refused ---
 
 

@@ -1,6 +1,7 @@
 """The layers: one in both frameworks, from one file of weights, against the papers' equations in NumPy."""
 
 import copy
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +260,32 @@ def test_pytorch_layers_are_modules():
     again = copy.deepcopy(layer)
     assert torch.equal(again(x)[0], layer(x)[0])
     assert layer.to(torch.float64)(x.double())[0].dtype == torch.float64
+    # The class is picklable whole, as `torch.save` takes modules.
+    assert isinstance(pickle.loads(pickle.dumps(layer)), torch_impl.layers.StackRNN)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+def test_pytorch_autocast(family: Family):
+    """The layers run under it, and their stacks stay in the dtype of the inputs."""
+    x = torch.randn(2, 7, 4)
+    for layer in (
+        torch_impl.layers.StackRNN(4, 5, stack_of(family.name)),
+        torch_impl.layers.StackAttention(4, 3, 2, family.name, 6 if family.name == "pointer" else None),
+    ):
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs, carry = layer(x, lengths=[7, 3])
+        states = carry if isinstance(layer, torch_impl.layers.StackAttention) else carry[1][0]
+        assert states[0].dtype == torch.float32
+        outputs.float().sum().backward()
+        assert all(torch.isfinite(each.grad).all() for each in layer.parameters() if each.grad is not None)
+
+
+def test_pytorch_compile_and_func():
+    torch.compiler.reset()
+    layer, x = torch_impl.layers.StackRNN(2, 3, stack_of("superposition")), torch.randn(3, 2, 4, 2)
+    plain = layer(x[0])[0]
+    assert torch.equal(torch.compile(layer, backend="eager", fullgraph=True)(x[0])[0], plain)
+    assert_close(torch.vmap(lambda x: layer(x)[0])(x)[0].detach().numpy(), plain.detach().numpy(), 1e-6)
 
 
 def test_pytorch_gradcheck():
@@ -274,7 +301,7 @@ def test_weights_go_both_ways(tmp_path: Path):
     stack = stack_of("neural_stack")
     ours, parameters, theirs = pair("StackRNN", 2, 5, stack)
     weights.save(tmp_path / "ours", parameters, layer=ours)
-    weights.save(tmp_path / "theirs", theirs.state_dict(), layer=theirs)
+    weights.save(tmp_path / "theirs", theirs, layer=theirs)
     assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["ours", "theirs"]
     for layer in (ours, theirs, None):
@@ -289,10 +316,17 @@ def test_weights_that_do_not_fit(tmp_path: Path):
     path = tmp_path / "weights"
     weights.save(path, parameters, layer=ours)
     other = jax_impl.layers.StackRNN(2, 5, stack_of("neural_stack"), "gru")
-    with pytest.raises(ValueError, match=r"expected parameters of a StackRNN with cell = 'gru', got 'lstm'"):
+    with pytest.raises(ValueError, match=r"expected parameters of a layer with cell = 'gru', got 'lstm'"):
         weights.load(path, layer=other)
     with pytest.raises(ValueError, match=r"with layer = 'StackTrans', got 'StackRNN'"):
         weights.load(path, layer=jax_impl.layers.StackTrans(4))
+    wider = jax_impl.layers.StackRNN(2, 5, Stack("neural_stack", 4))
+    with pytest.raises(ValueError, match=r"expected parameters of a layer with stacks\[0\].dim = 4, got 3"):
+        weights.load(path, layer=wider)
+    # How many slots a stack has, and where its biases started, is no matter.
+    weights.load(path, layer=jax_impl.layers.StackRNN(2, 5, Stack("neural_stack", 3, 9, pop_bias=0.0)))
+    with pytest.raises(ValueError, match=r"parameters: expected heads.0.actions.bias of shape \(3,\), got"):
+        weights.save(path, parameters, layer=jax_impl.layers.StackRNN(2, 5, stack_of("superposition")))
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(ValueError, match="expected a whole safetensors file"):
         weights.load(path, layer=ours)
@@ -331,5 +365,9 @@ def test_arguments_that_do_not_fit(backend: Backend):
     with pytest.raises(TypeError, match="stacks: expected a Stack or a tuple of them, got str"):
         layers.StackRNN(2, 5, "discrete")
     run = runner(backend, pair("StackRNN", 2, 5, stack_of("neural_stack")))
-    with pytest.raises(ValueError, match=r"inputs: expected shape \('\*batch', 'time', 2\), got shape \(4, 3\)"):
+    with pytest.raises(ValueError, match=r"inputs: expected shape \(\*batch, time, 2\), got shape \(4, 3\)"):
         run(backend.array(np.zeros((4, 3))))
+    with pytest.raises(TypeError, match="inputs: expected a floating dtype"):
+        run(backend.array(np.zeros((4, 2), np.int32)))
+    with pytest.raises(TypeError, match="carry: expected a pair that an earlier call has returned"):
+        run(backend.array(np.zeros((4, 2))), backend.array(np.zeros(5)))

@@ -32,7 +32,7 @@ EXTRA_NAMES = {
     "controller.py": {"_longest", "_without_steps"},
     # PyTorch's modules hold the maps and the cells that JAX writes as functions.
     "layers/_heads.py": {"linear", "uniform"},
-    "layers/recurrent.py": {"_Head", "_affine", "_lstm", "_gru", "_rnn"},
+    "layers/recurrent.py": {"_Head", "_affine"},
 }
 # A tensor is made on a device, that of a tensor it is like; a JAX array goes where its inputs are.
 EXTRA_PARAMETERS = {"device", "like", "dtype"}

@@ -33,9 +33,12 @@ def _live(steps: Shaped[Tensor, "..."], lengths: Int[Tensor, "*batch"]) -> Bool[
 
 def where_live(live: Bool[Tensor, "*batch"], new: Any, old: Any = None) -> Any:
     """A tree of arrays (*batch, ...): `new` where a sequence goes on, and `old`, or zeros, where it has ended."""
-    old = tree.tree_map(torch.zeros_like, new) if old is None else old
+    old = tree.tree_map(lambda leaf: leaf if leaf is None else torch.zeros_like(leaf), new) if old is None else old
 
     def chosen(new: Tensor, old: Tensor) -> Tensor:
+        # PyTorch takes None for a leaf.
+        if new is None:
+            return new
         return torch.where(live.reshape(*live.shape, *(1,) * (new.ndim - live.ndim)), new, old)
 
     return tree.tree_map(chosen, new, old)

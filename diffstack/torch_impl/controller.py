@@ -163,7 +163,8 @@ def _over_sequence(
         )
         outputs += output
     if outputs:
-        stacked = tree.tree_map(lambda *steps: torch.stack(steps, rank), *outputs)
+        # PyTorch takes None for a leaf.
+        stacked = tree.tree_map(lambda *steps: None if steps[0] is None else torch.stack(steps, rank), *outputs)
     else:
         stacked = _without_steps(decide, carry, leaves, structure, reads, rank)
     return (carry, tuple(map(partial(_ended, lengths), stacks, states))), stacked
@@ -216,7 +217,9 @@ def _without_steps(decide: Any, carry: Any, leaves: list[Tensor], structure: Any
     zeros = [leaf.new_zeros(leaf.shape[:rank] + leaf.shape[rank + 1 :]) for leaf in leaves]
     with torch.no_grad():
         _, _, output = decide(carry, tree.tree_unflatten(zeros, structure), reads)
-    return tree.tree_map(lambda leaf: leaf.new_zeros((*leaf.shape[:rank], 0, *leaf.shape[rank:])), output)
+    return tree.tree_map(
+        lambda leaf: None if leaf is None else leaf.new_zeros((*leaf.shape[:rank], 0, *leaf.shape[rank:])), output
+    )
 
 
 def _opened(state: Any, starts_empty: bool) -> tuple[Family, Any, Any, Layout]:

@@ -1,6 +1,5 @@
 """What the layers share: linear maps, actions out of logits, and stacks that are as large as they need to be."""
 
-import importlib
 import math
 from typing import Any
 
@@ -10,12 +9,22 @@ from jax import Array
 from jaxtyping import Float
 
 from diffstack.families import FAMILIES
+from diffstack.jax_impl import discrete, neural_deque, neural_queue, neural_stack, pointer, superposition
 from diffstack.jax_impl._arrays import matmul
+
+_MODULES = {
+    "pointer": pointer,
+    "discrete": discrete,
+    "superposition": superposition,
+    "neural_stack": neural_stack,
+    "neural_queue": neural_queue,
+    "neural_deque": neural_deque,
+}
 
 
 def module_of(family: str) -> Any:
     """The family's module."""
-    return importlib.import_module(f"diffstack.jax_impl.{family}")
+    return _MODULES[family]
 
 
 def linear(x: Array, parameters: dict[str, Array], name: str) -> Array:

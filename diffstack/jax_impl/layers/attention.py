@@ -40,7 +40,8 @@ class StackAttention:
         dim: the size of the vectors on a stack.
         heads: the number of stacks, which all see the whole input.
         stack: the name of their family.
-        capacity: their number of slots; None for as many as the sequences need.
+        capacity: their number of slots; None for as many as the sequences need. Steps and segments give the outputs of
+            one run where there is room for every step.
 
     Example:
         >>> import jax
@@ -104,7 +105,7 @@ class StackAttention:
             The outputs, (*batch, T, model), and the stacks after the last step.
         """
         inputs = as_array("inputs", inputs)
-        _layers.check_features("inputs", inputs.shape, self.model, 2)
+        _layers.check_features("inputs", inputs, self.model, 2)
         *batch, time, _ = inputs.shape
         if carry is None:
             slots = self.capacity or self._ends * time
@@ -124,7 +125,7 @@ class StackAttention:
     def step(self, parameters: dict[str, Array], input: Array, carry: Any = None) -> tuple[Array, Any]:
         """One step, for an input (*batch, model), as in generation: the output and the stacks after it."""
         input = as_array("input", input)
-        _layers.check_features("input", input.shape, self.model, 1)
+        _layers.check_features("input", input, self.model, 1)
         output, carry = self.scan(parameters, input[..., None, :], carry)
         return output[..., 0, :], carry
 
@@ -197,7 +198,7 @@ class StackTrans:
             The tokens, (*batch, model), and the stacks after this step.
         """
         hidden = as_array("hidden", hidden)
-        _layers.check_features("hidden", hidden.shape, self.model, 1)
+        _layers.check_features("hidden", hidden, self.model, 1)
         batch = hidden.shape[:-1]
         if state is None:
             state = start("superposition", self.dim + 1, self.slots, (*batch, self.heads), hidden.dtype)

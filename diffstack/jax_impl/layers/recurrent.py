@@ -14,7 +14,12 @@ What reads the output, such as a linear layer and a softmax, is the user's.
 i `heads.i.actions.weight`, `heads.i.actions.bias`, `heads.i.vector.weight`, `heads.i.vector.bias`. Weights are
 (out, in).
 
-**Carry.** A pair: the state of the cell, (h,) or (h, c), and a tuple of the states of the stacks.
+**Carry.** A pair: the state of the cell, (h,) or (h, c), and a tuple of the states of the stacks, also where it is one.
+
+**Capacity.** A run over a sequence drops nothing of a neural stack, queue or deque on its way; what goes on in the
+carry has the stack's capacity. So segments, and steps, give the outputs of one run where the capacity is None, or has
+room for every step. A smaller one forgets between calls. With None the stacks grow from call to call, which in JAX
+compiles every call anew.
 """
 
 from dataclasses import dataclass
@@ -124,7 +129,8 @@ class StackRNN:
             The outputs (*batch, T, hidden), the carry after the last step, and the traces if they were asked for.
         """
         inputs = as_array("inputs", inputs)
-        _layers.check_features("inputs", inputs.shape, self.inputs, 2)
+        _layers.check_features("inputs", inputs, self.inputs, 2)
+        _layers.check_carry(carry, self.stacks)
         given, carry = carry, self._carry(inputs, carry)
         hidden, states = carry
 
@@ -151,7 +157,7 @@ class StackRNN:
     def step(self, parameters: dict[str, Array], input: Array, carry: Any = None) -> tuple[Array, Any]:
         """One step, for an input (*batch, inputs): the output (*batch, hidden) and the carry after it."""
         input = as_array("input", input)
-        _layers.check_features("input", input.shape, self.inputs, 1)
+        _layers.check_features("input", input, self.inputs, 1)
         output, carry = self.scan(parameters, input[..., None, :], carry, method="sequential")
         return output[..., 0, :], carry
 

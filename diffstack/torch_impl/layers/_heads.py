@@ -1,6 +1,5 @@
 """What the layers share: actions out of logits, and stacks that are as large as they need to be."""
 
-import importlib
 from typing import Any
 
 import torch
@@ -8,11 +7,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffstack.families import FAMILIES
+from diffstack.torch_impl import discrete, neural_deque, neural_queue, neural_stack, pointer, superposition
+
+_MODULES = {
+    "pointer": pointer,
+    "discrete": discrete,
+    "superposition": superposition,
+    "neural_stack": neural_stack,
+    "neural_queue": neural_queue,
+    "neural_deque": neural_deque,
+}
 
 
 def module_of(family: str) -> Any:
     """The family's module."""
-    return importlib.import_module(f"diffstack.torch_impl.{family}")
+    return _MODULES[family]
 
 
 def actions_of(family: str, logits: Float[Tensor, "*batch actions"]) -> Tensor:

@@ -37,7 +37,8 @@ class StackAttention(nn.Module):
         dim: the size of the vectors on a stack.
         heads: the number of stacks, which all see the whole input.
         stack: the name of their family.
-        capacity: their number of slots; None for as many as the sequences need.
+        capacity: their number of slots; None for as many as the sequences need. Steps and segments give the outputs of
+            one run where there is room for every step.
 
     Example:
         >>> import torch
@@ -85,7 +86,7 @@ class StackAttention(nn.Module):
             The outputs, (*batch, T, model), and the stacks after the last step.
         """
         inputs = as_array("inputs", inputs)
-        _layers.check_features("inputs", inputs.shape, self.model, 2)
+        _layers.check_features("inputs", inputs, self.model, 2)
         *batch, time, _ = inputs.shape
         if carry is None:
             slots = self.capacity or self._ends * time
@@ -95,7 +96,8 @@ class StackAttention(nn.Module):
         if lengths is not None:
             lengths = torch.as_tensor(lengths, device=inputs.device)[..., None].expand(*batch, self.heads)
         actions = actions_of(self.stack, self._split(self.actions(inputs)))
-        vectors = self._split(self.vectors(inputs))
+        # Autocast narrows them, and the discrete family takes its own dtype alone.
+        vectors = self._split(self.vectors(inputs)).to(inputs.dtype)
         elements = vectors if self._ends == 1 else torch.split(vectors, self.dim, -1)
         carry, reads = module_of(self.stack).scan(carry, actions, elements, lengths=lengths, method=method)
         reads = reads if self._ends == 1 else torch.cat(reads, -1)
@@ -105,7 +107,7 @@ class StackAttention(nn.Module):
     def step(self, input: Tensor, carry: Any = None) -> tuple[Tensor, Any]:
         """One step, for an input (*batch, model), as in generation: the output and the stacks after it."""
         input = as_array("input", input)
-        _layers.check_features("input", input.shape, self.model, 1)
+        _layers.check_features("input", input, self.model, 1)
         output, carry = self(input[..., None, :], carry)
         return output[..., 0, :], carry
 
@@ -161,7 +163,7 @@ class StackTrans(nn.Module):
             The tokens, (*batch, model), and the stacks after this step.
         """
         hidden = as_array("hidden", hidden)
-        _layers.check_features("hidden", hidden.shape, self.model, 1)
+        _layers.check_features("hidden", hidden, self.model, 1)
         batch = hidden.shape[:-1]
         if state is None:
             state = start("superposition", self.dim + 1, self.slots, (*batch, self.heads), hidden)

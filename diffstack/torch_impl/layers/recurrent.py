@@ -14,13 +14,19 @@ What reads the output, such as a linear layer and a softmax, is the user's.
 i `heads.i.actions.weight`, `heads.i.actions.bias`, `heads.i.vector.weight`, `heads.i.vector.bias`. Weights are
 (out, in).
 
-**Carry.** A pair: the state of the cell, (h,) or (h, c), and a tuple of the states of the stacks.
+**Carry.** A pair: the state of the cell, (h,) or (h, c), and a tuple of the states of the stacks, also where it is one.
+
+**Capacity.** A run over a sequence drops nothing of a neural stack, queue or deque on its way; what goes on in the
+carry has the stack's capacity. So segments, and steps, give the outputs of one run where the capacity is None, or has
+room for every step. A smaller one forgets between calls. With None the stacks grow from call to call, which in JAX
+compiles every call anew.
 """
 
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from diffstack import _layers
 from diffstack._layers import Stack
@@ -95,13 +101,14 @@ class StackRNN(nn.Module):
             The outputs (*batch, T, hidden), the carry after the last step, and the traces if they were asked for.
         """
         inputs = as_array("inputs", inputs)
-        _layers.check_features("inputs", inputs.shape, self.inputs, 2)
+        _layers.check_features("inputs", inputs, self.inputs, 2)
+        _layers.check_carry(carry, self.stacks)
         given, carry = carry, self._carry(inputs, carry)
         hidden, states = carry
 
         def controller(hidden: Any, input: Tensor, reads: Any) -> tuple[Any, Any, Any, Any]:
             hidden = self._cell(hidden, input, reads)
-            actions, elements = self._decide(hidden[0])
+            actions, elements = self._decide(hidden[0], inputs.dtype)
             # What is not returned is not kept.
             return hidden, actions, elements, (hidden[0], (actions, elements, reads) if trace else ())
 
@@ -122,7 +129,7 @@ class StackRNN(nn.Module):
     def step(self, input: Tensor, carry: Any = None) -> tuple[Tensor, Any]:
         """One step, for an input (*batch, inputs): the output (*batch, hidden) and the carry after it."""
         input = as_array("input", input)
-        _layers.check_features("input", input.shape, self.inputs, 1)
+        _layers.check_features("input", input, self.inputs, 1)
         output, carry = self(input[..., None, :], carry, method="sequential")
         return output[..., 0, :], carry
 
@@ -147,16 +154,14 @@ class StackRNN(nn.Module):
         """The state of the cell after it has seen the input and the reads."""
         each = [read for some in reads for read in (some if isinstance(some, tuple) else (some,))]
         seen = torch.cat([input, *each], -1)
-        # PyTorch's cells take one batch axis.
-        batch = seen.shape[:-1]
-        rows = tuple(part.reshape(-1, self.hidden) for part in hidden)
-        result = self.cell(seen.reshape(-1, seen.shape[-1]), rows if self.kind == "lstm" else rows[0])
-        result = result if self.kind == "lstm" else (result,)
-        return tuple(part.reshape(*batch, self.hidden) for part in result)
+        # Not the module's own call, for which `torch.vmap` has no rule.
+        of_input = functional.linear(seen, self.cell.weight_ih, self.cell.bias_ih)
+        of_hidden = functional.linear(hidden[0], self.cell.weight_hh, self.cell.bias_hh)
+        return _STEPS[self.kind](of_input, of_hidden, *hidden)
 
-    def _decide(self, h: Tensor) -> tuple[Any, Any]:
+    def _decide(self, h: Tensor, dtype: torch.dtype) -> tuple[Any, Any]:
         """The action and the pushed vectors of every stack."""
-        actions, elements = zip(*(head(h) for head in self.heads), strict=True)
+        actions, elements = zip(*(head(h, dtype) for head in self.heads), strict=True)
         return actions, elements
 
 
@@ -171,11 +176,30 @@ class _Head(nn.Module):
         with torch.no_grad():
             self.actions.bias.copy_(torch.tensor(stack.bias))
 
-    def forward(self, h: Tensor) -> tuple[Any, Any]:
+    def forward(self, h: Tensor, dtype: torch.dtype) -> tuple[Any, Any]:
         vector = _VECTORS[self.stack.vector](self.vector(h))
+        # Autocast narrows it, and the discrete family takes its own dtype alone.
+        vector = vector.to(dtype)
         elements = vector if self.stack.ends == 1 else torch.split(vector, self.stack.dim, -1)
         return actions_of(self.stack.family, self.actions(h)), elements
 
 
+def _lstm(of_input: Tensor, of_hidden: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    i, f, g, o = torch.chunk(of_input + of_hidden, 4, -1)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(c), c
+
+
+def _gru(of_input: Tensor, of_hidden: Tensor, h: Tensor) -> tuple[Tensor]:
+    (r, z, n), (of_r, of_z, of_n) = torch.chunk(of_input, 3, -1), torch.chunk(of_hidden, 3, -1)
+    r, z = torch.sigmoid(r + of_r), torch.sigmoid(z + of_z)
+    return ((1 - z) * torch.tanh(n + r * of_n) + z * h,)
+
+
+def _rnn(of_input: Tensor, of_hidden: Tensor, h: Tensor) -> tuple[Tensor]:
+    return (torch.tanh(of_input + of_hidden),)
+
+
+_STEPS: Any = {"lstm": _lstm, "gru": _gru, "rnn": _rnn}
 _CELLS: Any = {"lstm": nn.LSTMCell, "gru": nn.GRUCell, "rnn": nn.RNNCell}
 _VECTORS: Any = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, None: lambda vector: vector}
