@@ -118,7 +118,7 @@ def unroll(
     time = _checks.check_inputs([leaf.shape for leaf in tree.tree_leaves(inputs)], layout)
     lengths = as_lengths(lengths, layout, opened[0][2][0])
     if lengths is not None:
-        _checks.check_carry([leaf.shape for leaf in tree.tree_leaves(carry)], layout)
+        _checks.check_carry([leaf.shape for leaf in tree.tree_leaves(carry) if leaf is not None], layout)
     chunk = _methods.chunk(method, time, [(family, layout) for family, *_, layout in opened])
     stacks = []
     for family, module, state, each in opened:
