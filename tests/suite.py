@@ -48,7 +48,9 @@ def _is_kernel(value: Any) -> bool:
 
 
 def _kind(value: Any) -> Any:
-    """The shapes and dtypes of the arrays in tuples."""
+    """The shapes and dtypes of the arrays in tuples and dicts."""
+    if isinstance(value, dict):
+        value = tuple(value.items())
     if isinstance(value, tuple):
         return type(value), *map(_kind, value)
     return (value.shape, value.dtype) if hasattr(value, "shape") else value
