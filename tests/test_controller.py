@@ -1,5 +1,6 @@
 """`unroll`: both methods against the oracle, against each other, in every mode, and what it says of bad arguments."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,6 +11,10 @@ import torch
 
 from backends import JAX, TORCH, Backend, assert_close, assert_same_bits
 from controllers import HARD, METHODS, MODES, UNROLLS, controller, unrolled
+from diffstack._checks import Layout
+from diffstack._plan import chunk_length, runs
+from diffstack.actions import NOOP, POP, PUSH
+from diffstack.families import FAMILIES as TABLE
 from families import FAMILIES, Case, Family, Size, floats
 from test_definition import check_gradients
 from test_methods import CHANGES, NEURAL
@@ -114,6 +119,51 @@ def test_the_promises(backend: Backend, family: Family, slots: int):
 
 
 @pytest.mark.usefixtures("x64")
+@FAMILY
+def test_no_gradient_reaches_a_stack_that_starts_empty(backend: Backend, family: Family):
+    """By either method; without the promise it does."""
+    if family.only_moves:
+        return
+    state, *sequences = HARD[family, "chunked"].arguments(Size(13, 3, (2,)))
+    # Values without strength, which a strength of more than 0 would show.
+    empty = state._replace(strengths=0 * state.strengths) if family.strengths else emptied(family, state)
+    given = backend.arrays((empty, *sequences), family)
+    for method in METHODS:
+        case = case_of(family, method)
+        _, plain = backend.outcome(unrolled(backend, case), given)
+        _, promised = backend.outcome(unrolled(backend, case, starts_empty=True), given)
+        assert any(gradient.any() for gradient in plain[: len(state)])
+        assert not any(gradient.any() for gradient in promised[: len(state)])
+        assert any(gradient.any() for gradient in promised[len(state) :])
+
+
+def test_what_falls_off_the_bottom_is_read_by_nobody(backend: Backend):
+    """Six pushes on a full stack lose six rows, in any chunk from which the bottom can still be read."""
+    pushes, pops, steps = [PUSH] * 6, [POP] * 6, 65
+    codes = [[NOOP] * at + pushes + pops + [POP] * (steps - 12 - at) for at in (0, 13, 26, 39)]
+    module = backend.module("superposition")
+    rows = np.repeat(np.arange(1, 41, dtype=np.float32)[None, :, None], len(codes), 0)
+    state = module.SuperpositionState(backend.array(rows))
+    inputs = (
+        module.encode(backend.array(np.asarray(codes, np.int32))),
+        backend.array(np.ones((4, steps, 1), np.float32)),
+    )
+    reads = []
+    for method in METHODS:
+        unroll = backend.module("controller").unroll
+        _, read = unroll(lambda c, x, r: (c, *x, r), (), state, inputs, method=method, final_states=False)
+        reads.append(backend.numpy(read))
+    assert_same_bits(reads[1], reads[0])
+    # The row after the last one that was kept, and how many are seen before the end.
+    assert [np.count_nonzero(row[12 + at :]) for row, at in zip(reads[0], (0, 13, 26, 39), strict=True)] == [
+        34,
+        34,
+        27,
+        14,
+    ]
+
+
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("case", CHUNKED, ids=str)
 def test_without_a_step(backend: Backend, case: Case):
     arguments = backend.arguments(case, Size(0, 3, (2,), (2,)))
@@ -181,6 +231,46 @@ def test_strengths_that_are_not_strengths(backend: Backend, family: Family):
         assert np.isnan(right[:, 42:]).all((1, 2)).tolist() == [name.startswith("nan") for name in CHANGES]
 
 
+# --- how a sequence is cut ---
+
+
+def test_the_rule_of_auto(backend: Backend):
+    """As docs/controllers.md says it: 32 steps, and 1024 numbers in the stacks of one sequence."""
+    chunk = backend.module("_methods").chunk
+
+    def taken(method: str, time: int, *stacks: tuple[str, int, int]) -> int | None:
+        layouts = [(TABLE[name], Layout((5,), slots, (dim,))) for name, slots, dim in stacks]
+        return chunk(method, time, layouts)
+
+    assert taken("auto", 31, ("superposition", 1000, 10)) is None
+    assert taken("auto", 32, ("superposition", 1023, 1)) is None
+    assert taken("auto", 32, ("superposition", 1024, 1)) is not None
+    # The slots of a neural family are those of the state, and one for each step.
+    assert taken("auto", 32, ("neural_stack", 32, 15)) is None
+    assert taken("auto", 32, ("neural_stack", 32, 16)) is not None
+    assert taken("auto", 32, ("pointer", 512, 1), ("discrete", 512, 1)) is not None
+    assert taken("sequential", 1000, ("pointer", 1000, 10)) is None
+    assert taken("chunked", 1, ("pointer", 1, 1)) == 1
+    assert taken("chunked", 0, ("pointer", 1, 1)) is None
+
+
+@pytest.mark.parametrize("wanted", [1, 8, 10, 16])
+def test_chunks_cover_every_step_once(wanted: int):
+    for time in range(1, 200):
+        length = chunk_length(time, wanted)
+        assert 1 <= length <= time
+        assert 2 * wanted <= 3 * length + 2 or length == time
+        assert 2 * length <= 3 * wanted
+        for longest in (1, 3, 200):
+            steps = 0
+            for first, stop, each in runs(time, length, longest):
+                assert first == steps
+                assert (stop - first) % each == 0
+                assert (stop - first) // each <= longest
+                steps = stop
+            assert steps == time
+
+
 # --- several stacks ---
 
 
@@ -237,7 +327,7 @@ def test_second_derivatives_and_tangents(family: Family):
         found.append(jax.jit(lambda e, a, loss=loss: jax.jvp(jax.grad(loss), (e, a), (e, a)))(elements, actions))
 
         actions, elements = TORCH.arrays(tuple(sequences), family)
-        of = lambda e, a, loss=loss, theirs=theirs: loss(e, a, theirs, TORCH)  # noqa: E731  # the loss in PyTorch
+        of = partial(loss, function=theirs, backend=TORCH)
         leaves = jax.tree.map(lambda leaf: leaf.clone().requires_grad_(), (elements, actions))
         first = torch.autograd.grad(of(*leaves), jax.tree.leaves(leaves), create_graph=True)
         second = torch.autograd.grad(sum(each.sum() for each in first), jax.tree.leaves(leaves))
@@ -298,7 +388,39 @@ def test_pytorch_takes_a_module():
         assert_close(left.numpy(), right.numpy(), 1e-12)
 
 
+def test_pytorch_calls_a_controller_once_a_step():
+    """Backward included: what it closes over, such as dropout, is as in any loop."""
+    calls = []
+
+    def decide(carry: Any, inputs: Any, read: Any) -> Any:
+        calls.append(1)
+        return decided(carry, inputs, read)
+
+    state, inputs = TORCH.module("superposition").empty(60, (2,)), torch.randn(40, 5, requires_grad=True)
+    for method in METHODS:
+        _, outputs = TORCH.module("controller").unroll(decide, (), state, inputs, method=method)
+        outputs.sum().backward()
+        assert len(calls) == 40
+        calls.clear()
+
+
 # --- memory ---
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family.action], ids=str)
+def test_jax_keeps_a_chunk_and_not_a_step(family: Family):
+    """As XLA plans it, forward and backward: less than a quarter of the loop."""
+    arguments = JAX.arrays(tuple(HARD[family, "chunked"].arguments(Size(120, 120, (16,), (2,)))), family)
+    sizes = []
+    for method in METHODS:
+        function = unrolled(JAX, case_of(family, method))
+
+        def loss(*arguments: Any, function: Any = function) -> Any:
+            return sum(jnp.sum(leaf**2) for leaf in floats(function(*arguments)))
+
+        compiled = jax.jit(jax.grad(loss, (1, 2))).lower(*arguments).compile()
+        sizes.append(compiled.memory_analysis().temp_size_in_bytes)
+    assert sizes[1] < sizes[0] / 4
 
 
 def test_pytorch_keeps_a_chunk_and_not_a_step():

@@ -347,6 +347,20 @@ def test_weights_that_do_not_fit(tmp_path: Path):
         weights.save(path, {"a": 1})
 
 
+def test_weights_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "weights"
+    weights.save(path, {"a": np.ones(3)})
+
+    def full(_: int) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="no space left"):
+        weights.save(path, {"a": np.zeros(3)})
+    assert [each.name for each in tmp_path.iterdir()] == ["weights"]
+    assert weights.load(path)["a"].all()
+
+
 # --- what is refused ---
 
 

@@ -27,7 +27,7 @@ EXTRA_NAMES = {
     # PyTorch pays for every step of a loop, so its addresses are found without one.
     "_parallel/discrete.py": {"_addresses", "_first_fault", "_depths", "_faults"},
     # Its stack is a line of levels, which takes fewer operations; XLA would not mind them.
-    "_chunked/neural_stack.py": {"Window"},
+    "_chunked/neural_stack.py": {"Window", "close"},
     # JAX compiles runs of chunks of one size, and learns shapes without running anything.
     "controller.py": {"_longest", "_without_steps"},
     # PyTorch's modules hold the maps and the cells that JAX writes as functions.
@@ -46,8 +46,8 @@ LOOPED = {
 OF_A_FRAMEWORK = {
     "_arrays.py": {"as_array", "as_codes", "matmul", "run"},
     "inverse.py": {"init", "learn_input"},
-    # A window of PyTorch may shrink, where that of JAX keeps its shape.
-    "_chunked/superposition.py": {"open"},
+    # A window of PyTorch shrinks and keeps a tuple, where that of JAX keeps its shapes.
+    "_chunked/superposition.py": {"Window", "open"},
     "controller.py": {"unroll", "_over_sequence", "_known_empty"},
     "layers/recurrent.py": {"StackRNN"},
     "layers/attention.py": {"StackAttention", "StackTrans"},

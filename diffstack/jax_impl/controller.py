@@ -188,7 +188,7 @@ def _over_chunk(
 ) -> tuple[tuple[Any, Any, Any], Any]:
     """A chunk of steps: each on the windows of the stacks, and at its end the stacks themselves."""
     (carry, reads, states), (first, inputs) = state, inputs
-    steps, rank = jax.tree.leaves(inputs)[0].shape[0], len(stacks[0].layout.batch)
+    steps = jax.tree.leaves(inputs)[0].shape[0]
     opened = [run(stack.form.open, each, steps=steps) for stack, each in zip(stacks, states, strict=True)]
     fixed, windows = zip(*opened, strict=True)
 
@@ -208,15 +208,13 @@ def _over_chunk(
         ]
         windows, reads = zip(*outcome, strict=True)
         reads = tuple(shaped(read, stack.layout) for stack, read in zip(stacks, reads, strict=True))
-        return (new, reads, windows), (output, taken)
+        return (new, reads, windows), output
 
     places = jnp.arange(steps, dtype=jnp.int32)
-    (carry, reads, windows), (outputs, taken) = lax.scan(step, (carry, reads, windows), (places, inputs))
-    # From here on the batch axes come first again.
-    taken = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, rank), taken)
+    (carry, reads, windows), outputs = lax.scan(step, (carry, reads, windows), (places, inputs))
     states = tuple(
-        run(stack.form.close, *each, first, *mine, plan=stack.plan)
-        for stack, *each, mine in zip(stacks, states, fixed, windows, taken, strict=True)
+        run(stack.form.close, *each, first, plan=stack.plan)
+        for stack, *each in zip(stacks, states, fixed, windows, strict=True)
     )
     return (carry, reads, states), outputs
 

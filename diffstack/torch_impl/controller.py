@@ -183,7 +183,7 @@ def _over_chunk(
     if not part:
         return (carry, reads, states), []
     fixed, windows = zip(*opened, strict=True)
-    outputs, decided = [], []
+    outputs = []
     for place, input in enumerate(part):
         new, taken, output = decide(carry, input, reads)
         if lengths is not None:
@@ -201,13 +201,9 @@ def _over_chunk(
         reads = tuple(shaped(read, stack.layout) for stack, read in zip(stacks, reads, strict=True))
         carry = new
         outputs.append(output)
-        decided.append(taken)
-    # From here on the batch axes come first again.
-    rank = len(stacks[0].layout.batch)
-    taken = tree.tree_map(lambda *steps: torch.stack(steps, rank), *decided)
     states = tuple(
-        run(stack.form.close, *each, first, *mine, plan=stack.plan)
-        for stack, *each, mine in zip(stacks, states, fixed, windows, taken, strict=True)
+        run(stack.form.close, *each, first, plan=stack.plan)
+        for stack, *each in zip(stacks, states, fixed, windows, strict=True)
     )
     return (carry, reads, states), outputs
 

@@ -21,9 +21,7 @@ def form(family: Any) -> Any:
     def tick(state: Any, fixed: tuple[()], place: Int[Array, ""], actions: Array, element: Any) -> tuple[Any, Any]:
         return family._step(state, actions, element)
 
-    def close(
-        state: Any, fixed: tuple[()], window: Any, first: Int[Array, ""], actions: Array, elements: Any, *, plan: Plan
-    ) -> Any:
+    def close(state: Any, fixed: tuple[()], window: Any, first: Int[Array, ""], *, plan: Plan) -> Any:
         return window
 
     def end(state: Any, lengths: Int[Array, "*batch"] | None, *, plan: Plan) -> Any:

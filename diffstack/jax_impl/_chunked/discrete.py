@@ -70,20 +70,17 @@ def close(
     fixed: tuple[Shaped[Array, "*batch slots dim"], Int32[Array, "*batch"]],
     window: Window,
     first: Int[Array, ""],
-    actions: Integer[Array, "*batch steps"],
-    elements: Shaped[Array, "*batch steps dim"],
     *,
     plan: Plan,
 ) -> DiscreteState:
     """The stack after the chunk: every row that was written gets its element."""
-    (buffer, lowest), steps = fixed, elements.shape[-2]
-    slots = buffer.shape[-2]
+    (buffer, lowest), steps, slots = fixed, window.pool.shape[-2] // 2, state.buffer.shape[-2]
     # Where row i of the buffer stands among the rows around the top.
     local = numbered(buffer[..., 0], -1) - lowest[..., None]
     known = jnp.take_along_axis(window.addresses, jnp.clip(local, 0, 2 * steps), -1, mode="promise_in_bounds")
     written = (local >= 0) & (local <= 2 * steps) & (known > steps)
     places = jnp.where(written, known - steps - 1 + slots, numbered(local, -1))
-    rows = jnp.concatenate([buffer, elements], -2)
+    rows = jnp.concatenate([buffer, window.pool[..., steps + 1 :, :]], -2)
     buffer = jnp.take_along_axis(rows, places[..., None], -2, mode="promise_in_bounds")
     return DiscreteState(buffer, window.depth, window.fault)
 

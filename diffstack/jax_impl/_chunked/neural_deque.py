@@ -72,8 +72,6 @@ def close(
     fixed: Fixed,
     window: Window,
     first: Int[Array, ""],
-    actions: Float[Array, "*batch steps 4"],
-    elements: tuple[Float[Array, "*batch steps dim"], Float[Array, "*batch steps dim"]],
     *,
     plan: Plan,
 ) -> NeuralDequeState:

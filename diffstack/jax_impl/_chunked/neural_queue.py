@@ -9,10 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from diffstack._plan import Plan
 from diffstack.actions import POP, PUSH
 from diffstack.jax_impl._arrays import numbered
-from diffstack.jax_impl._chunked._line import Window, end, fit, none_yet, read_of, written
+from diffstack.jax_impl._chunked._line import Window, close, end, fit, none_yet, read_of
 from diffstack.jax_impl._line import below, feasible, remaining, room
 from diffstack.jax_impl._parallel._line import left_over, read_weights
 from diffstack.jax_impl._ties import block_at_zero, smaller
@@ -52,20 +51,3 @@ def tick(
     of_own = smaller(own, room(room(one, total[..., None])[..., 0], below(own)))
     read = read_of(read_weights(left, rest, one), values, of_own, elements)
     return Window(elements, own, taken, total), read
-
-
-def close(
-    state: NeuralQueueState,
-    fixed: Fixed,
-    window: Window,
-    first: Int[Array, ""],
-    actions: Float[Array, "*batch steps 2"],
-    elements: Float[Array, "*batch steps dim"],
-    *,
-    plan: Plan,
-) -> NeuralQueueState:
-    """What is left of the older slots, and the own ones in their places."""
-    values, older, nearer = fixed
-    left = left_over(older, nearer - window.taken[..., None])
-    at, rank = plan.older + first, left.ndim - 1
-    return NeuralQueueState(written(values, elements, at, rank), written(left, window.strengths, at, rank))

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from diffstack._plan import Plan
-from diffstack.jax_impl._chunked._line import Window, end, fit, none_yet, read_of, written
+from diffstack.jax_impl._chunked._line import Window, close, end, fit, none_yet, read_of
 from diffstack.jax_impl._line import above, feasible
 from diffstack.jax_impl._parallel._line import left_over, read_weights
 from diffstack.jax_impl._parallel.neural_stack import own_step
@@ -43,20 +42,3 @@ def tick(
     rest = nearer - taken[..., None]
     weights = read_weights(left_over(older, rest), rest, wanted)
     return Window(elements, strengths, taken, ()), read_of(weights, values, own, elements)
-
-
-def close(
-    state: NeuralStackState,
-    fixed: Fixed,
-    window: Window,
-    first: Int[Array, ""],
-    actions: Float[Array, "*batch steps 2"],
-    elements: Float[Array, "*batch steps dim"],
-    *,
-    plan: Plan,
-) -> NeuralStackState:
-    """What is left of the older slots, and the own ones in their places."""
-    values, older, nearer = fixed
-    left = left_over(older, nearer - window.taken[..., None])
-    at, rank = plan.older + first, left.ndim - 1
-    return NeuralStackState(written(values, elements, at, rank), written(left, window.strengths, at, rank))

@@ -25,7 +25,7 @@ class Window(NamedTuple):
     """What a chunk has done so far: (*batch, N), (*batch, N), (*batch, C, N) and the elements, (*batch, C, D)."""
 
     elements: Array
-    index: Array  # type: ignore[assignment]  # hides tuple.index, as the field's own name does
+    pointer: Array
     decay: Array
     written: Array
 
@@ -69,15 +69,13 @@ def close(
     fixed: tuple[Float[Array, "*batch slots dim"]],
     window: Window,
     first: Int[Array, ""],
-    actions: Float[Array, "*batch steps 3"],
-    elements: Float[Array, "*batch steps dim"],
     *,
     plan: Plan,
 ) -> PointerState:
     """The stack after the chunk."""
     (buffer,) = fixed
-    buffer = window.decay[..., None] * buffer + matmul(jnp.swapaxes(window.written, -1, -2), elements)
-    return PointerState(buffer, window.index)
+    buffer = window.decay[..., None] * buffer + matmul(jnp.swapaxes(window.written, -1, -2), window.elements)
+    return PointerState(buffer, window.pointer)
 
 
 def end(state: PointerState, lengths: Any, *, plan: Plan) -> PointerState:

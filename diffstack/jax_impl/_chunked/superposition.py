@@ -19,7 +19,7 @@ A stack that starts empty has zeros below row t after t steps. Where the final s
 rows below T - t any more. Neither kind of row is kept, and the bottom is not looked at where no read can see it.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
@@ -32,6 +32,13 @@ from diffstack.jax_impl._parallel._chunking import pad
 from diffstack.jax_impl.superposition import SuperpositionState, _step
 
 
+class Window(NamedTuple):
+    """The top rows, (*batch, 2C, D), and the actions of the chunk so far, (*batch, C, 3)."""
+
+    buffer: Array
+    actions: Array
+
+
 def fit(state: SuperpositionState, *, plan: Plan) -> SuperpositionState:
     """The rows that the steps of the run can read or write."""
     rows = _rows(plan)
@@ -42,48 +49,49 @@ def fit(state: SuperpositionState, *, plan: Plan) -> SuperpositionState:
 def _rows(plan: Plan) -> int:
     """How many rows hold something that will be read."""
     written = plan.stop if plan.starts_empty else plan.slots
-    wanted = plan.slots if plan.final_states else plan.time - plan.first + 1
+    # The read after the last step is a final state's: no controller sees it.
+    wanted = plan.slots if plan.final_states else plan.time - plan.first
     return min(plan.slots, written, wanted)
 
 
 def _meets_bottom(plan: Plan) -> bool:
     """Whether what falls off the last row makes a difference."""
     never_there = plan.starts_empty and plan.stop <= plan.slots
-    never_read = not plan.final_states and plan.time - plan.first < plan.slots
+    never_read = not plan.final_states and plan.time - plan.first <= plan.slots
     return not never_there and not never_read
 
 
-def open(state: SuperpositionState, *, steps: int) -> tuple[tuple[()], SuperpositionState]:
+def open(state: SuperpositionState, *, steps: int) -> tuple[tuple[()], Window]:
     """The window."""
-    return (), SuperpositionState(state.buffer[..., : 2 * steps, :])
+    actions = jnp.zeros_like(state.buffer, shape=(*state.buffer.shape[:-2], steps, 3))
+    return (), Window(state.buffer[..., : 2 * steps, :], actions)
 
 
 def tick(
-    window: SuperpositionState,
+    window: Window,
     fixed: tuple[()],
     place: Int[Array, ""],
     actions: Float[Array, "*batch 3"],
     element: Float[Array, "*batch dim"],
-) -> tuple[SuperpositionState, Float[Array, "*batch dim"]]:
+) -> tuple[Window, Float[Array, "*batch dim"]]:
     """One step of the window."""
-    return _step(window, actions, element)
+    stepped, read = _step(SuperpositionState(window.buffer), actions, element)
+    return Window(stepped.buffer, lax.dynamic_update_index_in_dim(window.actions, actions, place, -2)), read
 
 
 def close(
     state: SuperpositionState,
     fixed: tuple[()],
-    window: SuperpositionState,
+    window: Window,
     first: Int[Array, ""],
-    actions: Float[Array, "*batch steps 3"],
-    elements: Float[Array, "*batch steps dim"],
     *,
     plan: Plan,
 ) -> SuperpositionState:
     """The whole stack after the chunk."""
     # A window that holds the whole stack is the stack.
     if window.buffer.shape == state.buffer.shape:
-        return window
-    return SuperpositionState(_moved(state.buffer, window.buffer, actions, meets_bottom=_meets_bottom(plan)))
+        return SuperpositionState(window.buffer)
+    return SuperpositionState(_moved(state.buffer, *window, meets_bottom=_meets_bottom(plan)))
 
 
 def end(state: SuperpositionState, lengths: Any, *, plan: Plan) -> SuperpositionState:

@@ -11,8 +11,8 @@ A read of strength 1 sees what lies between the end and `low` = end - 1. What `_
 
     s = up - down          room = max(0, up - low)          weight = min(s, room)
 
-where a tie of a boundary with the end keeps the boundary, unless a pop so small that it is lost in rounding has lowered
-the end. A level is a sum of strengths, which would lose what is small in them, so levels are float64.
+where a tie of a boundary with the end keeps the boundary. A level is a sum of strengths, which would lose what is small
+in them, so levels are float64.
 """
 
 from typing import Any
@@ -35,8 +35,7 @@ def lowered(
     # As in the definition, a pop of 0 has no gradient.
     asked = end - block_at_zero(pop)
     after = torch.where(asked < bottom, bottom, asked)
-    at_end = (boundaries == end[..., None]) & (pop > 0)[..., None]
-    return torch.where((asked[..., None] < boundaries) | at_end, after[..., None], boundaries), after, asked.detach()
+    return torch.where(asked[..., None] < boundaries, after[..., None], boundaries), after, asked.detach()
 
 
 def as_levels(strengths: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

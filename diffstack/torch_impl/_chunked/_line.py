@@ -14,7 +14,7 @@ from torch import Tensor
 from diffstack._plan import Plan
 from diffstack.torch_impl._line import feasible, newest_at_the_end, with_room
 from diffstack.torch_impl._parallel._chunking import pad
-from diffstack.torch_impl._parallel._line import product
+from diffstack.torch_impl._parallel._line import left_over, product
 
 
 class Window(NamedTuple):
@@ -33,6 +33,16 @@ def fit(state: Any, *, plan: Plan) -> Any:
         values, strengths = values[..., : plan.older, :], feasible(strengths)[..., : plan.older]
     more = plan.older + plan.stop - strengths.shape[-1]
     return state._replace(values=pad(values, -2, 0, more), strengths=pad(strengths, -1, 0, more))
+
+
+def close(state: Any, fixed: Any, window: Window, first: int, *, plan: Plan) -> Any:
+    """What is left of the older slots, and the own ones in their places."""
+    values, older, nearer = fixed
+    left = left_over(older, nearer - window.taken[..., None])
+    at, rank = plan.older + first, left.ndim - 1
+    return state._replace(
+        values=written(values, window.elements, at, rank), strengths=written(left, window.strengths, at, rank)
+    )
 
 
 def end(state: Any, lengths: Int[Tensor, "*batch"] | None, *, plan: Plan) -> Any:

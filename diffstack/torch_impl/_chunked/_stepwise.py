@@ -22,9 +22,7 @@ def form(family: Any) -> Any:
     def tick(state: Any, fixed: tuple[()], place: int, actions: Tensor, element: Any) -> tuple[Any, Any]:
         return family._step(state, actions, element)
 
-    def close(
-        state: Any, fixed: tuple[()], window: Any, first: int, actions: Tensor, elements: Any, *, plan: Plan
-    ) -> Any:
+    def close(state: Any, fixed: tuple[()], window: Any, first: int, *, plan: Plan) -> Any:
         return window
 
     def end(state: Any, lengths: Int[Tensor, "*batch"] | None, *, plan: Plan) -> Any:

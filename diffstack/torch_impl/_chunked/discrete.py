@@ -70,20 +70,17 @@ def close(
     fixed: tuple[Shaped[Tensor, "*batch slots dim"], Int32[Tensor, "*batch"]],
     window: Window,
     first: int,
-    actions: Integer[Tensor, "*batch steps"],
-    elements: Shaped[Tensor, "*batch steps dim"],
     *,
     plan: Plan,
 ) -> DiscreteState:
     """The stack after the chunk: every row that was written gets its element."""
-    (buffer, lowest), steps = fixed, elements.shape[-2]
-    slots = buffer.shape[-2]
+    (buffer, lowest), steps, slots = fixed, window.pool.shape[-2] // 2, state.buffer.shape[-2]
     # Where row i of the buffer stands among the rows around the top.
     local = numbered(buffer[..., 0], -1) - lowest[..., None]
     known = torch.gather(window.addresses, -1, torch.clamp(local, 0, 2 * steps))
     written = (local >= 0) & (local <= 2 * steps) & (known > steps)
     places = torch.where(written, known - steps - 1 + slots, numbered(local, -1))
-    rows = torch.cat([buffer, elements], -2)
+    rows = torch.cat([buffer, window.pool[..., steps + 1 :, :]], -2)
     buffer = gathered(rows, places)
     return DiscreteState(buffer, window.depth, window.fault)
 

@@ -72,8 +72,6 @@ def close(
     fixed: Fixed,
     window: Window,
     first: int,
-    actions: Float[Tensor, "*batch steps 4"],
-    elements: tuple[Float[Tensor, "*batch steps dim"], Float[Tensor, "*batch steps dim"]],
     *,
     plan: Plan,
 ) -> NeuralDequeState:

@@ -70,8 +70,6 @@ def close(
     fixed: Fixed,
     window: Window,
     first: int,
-    actions: Float[Tensor, "*batch steps 2"],
-    elements: Float[Tensor, "*batch steps dim"],
     *,
     plan: Plan,
 ) -> NeuralStackState:
@@ -81,4 +79,4 @@ def close(
     left = torch.where(window.asked[..., None] < levels[..., :-1], 0, left)
     own = window.boundaries[..., 1:] - window.boundaries[..., :-1]
     at, rank = plan.older + first, left.ndim - 1
-    return NeuralStackState(written(values, elements, at, rank), written(left, own, at, rank))
+    return NeuralStackState(written(values, window.elements, at, rank), written(left, own, at, rank))

@@ -25,7 +25,7 @@ class Window(NamedTuple):
     """What a chunk has done so far: (*batch, N), (*batch, N), (*batch, C, N) and the elements, (*batch, C, D)."""
 
     elements: Tensor
-    index: Tensor  # type: ignore[assignment]  # hides tuple.index, as the field's own name does
+    pointer: Tensor
     decay: Tensor
     written: Tensor
 
@@ -69,15 +69,13 @@ def close(
     fixed: tuple[Float[Tensor, "*batch slots dim"]],
     window: Window,
     first: int,
-    actions: Float[Tensor, "*batch steps 3"],
-    elements: Float[Tensor, "*batch steps dim"],
     *,
     plan: Plan,
 ) -> PointerState:
     """The stack after the chunk."""
     (buffer,) = fixed
-    buffer = window.decay[..., None] * buffer + matmul(torch.swapaxes(window.written, -1, -2), elements)
-    return PointerState(buffer, window.index)
+    buffer = window.decay[..., None] * buffer + matmul(torch.swapaxes(window.written, -1, -2), window.elements)
+    return PointerState(buffer, window.pointer)
 
 
 def end(state: PointerState, lengths: Any, *, plan: Plan) -> PointerState:

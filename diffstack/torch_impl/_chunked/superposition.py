@@ -19,7 +19,7 @@ A stack that starts empty has zeros below row t after t steps. Where the final s
 rows below T - t any more. Neither kind of row is kept, and the bottom is not looked at where no read can see it.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -33,6 +33,13 @@ from diffstack.torch_impl._parallel._chunking import pad
 from diffstack.torch_impl.superposition import SuperpositionState
 
 
+class Window(NamedTuple):
+    """The top rows, (*batch, 2C, D), and the actions of the chunk so far, each (*batch, 3)."""
+
+    buffer: Tensor
+    actions: tuple[Tensor, ...]
+
+
 def fit(state: SuperpositionState, *, plan: Plan) -> SuperpositionState:
     """The rows that the steps of the run can read or write."""
     rows = _rows(plan)
@@ -43,49 +50,49 @@ def fit(state: SuperpositionState, *, plan: Plan) -> SuperpositionState:
 def _rows(plan: Plan) -> int:
     """How many rows hold something that will be read."""
     written = plan.stop if plan.starts_empty else plan.slots
-    wanted = plan.slots if plan.final_states else plan.time - plan.first + 1
+    # The read after the last step is a final state's: no controller sees it.
+    wanted = plan.slots if plan.final_states else plan.time - plan.first
     return min(plan.slots, written, wanted)
 
 
 def _meets_bottom(plan: Plan) -> bool:
     """Whether what falls off the last row makes a difference."""
     never_there = plan.starts_empty and plan.stop <= plan.slots
-    never_read = not plan.final_states and plan.time - plan.first < plan.slots
+    never_read = not plan.final_states and plan.time - plan.first <= plan.slots
     return not never_there and not never_read
 
 
-def open(state: SuperpositionState, *, steps: int) -> tuple[bool, SuperpositionState]:
+def open(state: SuperpositionState, *, steps: int) -> tuple[bool, Window]:
     """The window, and whether it holds the whole stack."""
-    return state.buffer.shape[-2] <= 2 * steps, SuperpositionState(state.buffer[..., : 2 * steps, :])
+    return state.buffer.shape[-2] <= 2 * steps, Window(state.buffer[..., : 2 * steps, :], ())
 
 
 def tick(
-    window: SuperpositionState,
+    window: Window,
     fixed: bool,
     place: int,
     actions: Float[Tensor, "*batch 3"],
     element: Float[Tensor, "*batch dim"],
-) -> tuple[SuperpositionState, Float[Tensor, "*batch dim"]]:
+) -> tuple[Window, Float[Tensor, "*batch dim"]]:
     """One step of the window."""
     # A window of a higher stack loses the row that the step has spoiled.
     buffer = superposed(pad(window.buffer, -2, 0, 1) if fixed else window.buffer, actions, element)
-    return SuperpositionState(buffer), buffer[..., 0, :]
+    return Window(buffer, (*window.actions, actions)), buffer[..., 0, :]
 
 
 def close(
     state: SuperpositionState,
     fixed: bool,
-    window: SuperpositionState,
+    window: Window,
     first: int,
-    actions: Float[Tensor, "*batch steps 3"],
-    elements: Float[Tensor, "*batch steps dim"],
     *,
     plan: Plan,
 ) -> SuperpositionState:
     """The whole stack after the chunk."""
     if fixed:
-        return window
-    return SuperpositionState(_moved(state.buffer, window.buffer, actions, meets_bottom=_meets_bottom(plan)))
+        return SuperpositionState(window.buffer)
+    actions, meets_bottom = torch.stack(window.actions, -2), _meets_bottom(plan)
+    return SuperpositionState(_moved(state.buffer, window.buffer, actions, meets_bottom=meets_bottom))
 
 
 def end(state: SuperpositionState, lengths: Any, *, plan: Plan) -> SuperpositionState:
@@ -113,12 +120,12 @@ def _last(
 ) -> Float[Tensor, "*batch steps dim"]:
     """The last rows of a stack after some steps."""
     steps, rank = actions.shape[-2], actions.ndim - 2
-    below = SuperpositionState(torch.flip(buffer[..., -2 * steps :, :], (-2,)))
+    below = torch.flip(buffer[..., -2 * steps :, :], (-2,))
     nothing = torch.zeros_like(buffer[..., 0, :])
     exchanged = torch.stack([actions[..., code] for code in (POP, PUSH, NOOP)], -1)
     for action in exchanged.unbind(rank):
-        below, _ = tick(below, False, 0, action, nothing)
-    return torch.flip(below.buffer[..., :steps, :], (-2,))
+        below = superposed(below, action, nothing)
+    return torch.flip(below, (-2,))
 
 
 def _taps(actions: Float[Tensor, "*batch steps 3"]) -> Float[Tensor, "*batch 2*steps+1"]:
