@@ -9,48 +9,26 @@ must be at most 8 units in the last place of the array's largest entry for up to
 step in their own order (XLA fuses multiplications with additions, PyTorch does not), which adds up like a random
 walk, so the bound grows with the square root of the number of steps from there. Where a case is lossless (one-hot
 indices, actions or strengths), its values must be equal whatever its length, and it runs in float16 and bfloat16
-too. The largest elementwise relative difference is reported as well, but never judged: an entry that is small beside
+too. A controller whose reads decide what it does next amplifies what rounding makes of it, and so runs in float64
+alone. The largest elementwise relative difference is reported as well, but never judged: an entry that is small beside
 its array is rounded like its large neighbours.
 """
 
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from diffstack import _checks
-from diffstack.actions import NOOP, POP, PUSH
-from diffstack.families import FAMILIES, Family
+from diffstack import _cases, _checks
+from diffstack._cases import MODES, Case, Inputs, Size
+
+__all__ = ["DTYPES", "MODES", "SIZES", "Case", "Difference", "Result", "Size", "cases", "environment", "run"]
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
-MODES = ("unbatched", "batched", "vmapped")
+SIZES = (Size(13, 7, 3),)
 BATCH = 3
-
-Inputs = dict[str, np.ndarray]
-
-
-class Case(NamedTuple):
-    """Something that both implementations can do.
-
-    Attributes:
-        name: what the report calls it.
-        inputs: from a random generator and batch axes to named arrays; float64 arrays get the dtype of the run.
-        function: from an implementation (`diffstack.jax_impl` or `diffstack.torch_impl`) and its arrays by name to a
-            tuple of arrays.
-        steps: how many steps it runs.
-        lossless: whether the values must be equal.
-        modes: those of `MODES` that it can run in.
-    """
-
-    name: str
-    inputs: Callable[[np.random.Generator, tuple[int, ...]], Inputs]
-    function: Callable[[Any, Mapping[str, Any]], tuple[Any, ...]]
-    steps: int
-    lossless: bool
-    modes: tuple[str, ...] = MODES
 
 
 class Result(NamedTuple):
@@ -79,17 +57,6 @@ class Result(NamedTuple):
     passed: bool
 
 
-class Size(NamedTuple):
-    """The sizes of a case: T steps on N slots of D entries."""
-
-    time: int
-    slots: int
-    dim: int
-
-
-SIZES = (Size(13, 7, 3),)
-
-
 def cases(sizes: Sequence[Size] = SIZES) -> list[Case]:
     """Every case at every size.
 
@@ -97,14 +64,14 @@ def cases(sizes: Sequence[Size] = SIZES) -> list[Case]:
         sizes: (T, N, D) of each.
 
     Returns:
-        The cases of all families.
+        The cases of all families and of the layers.
 
     Example:
         >>> from diffstack import parity
         >>> [case.name for case in parity.cases([parity.Size(5, 2, 1)])][0]
         'pointer scan sequential, soft, T=5 N=2 D=1'
     """
-    return [case for size in sizes for case in _cases(size)]
+    return [case for size in sizes for case in _cases.of_size(size)]
 
 
 def run(
@@ -119,7 +86,8 @@ def run(
     Args:
         chosen: the cases; all of `cases()` where none are given.
         device: "cpu", or "cuda" where both frameworks see a GPU.
-        dtypes: of "float16", "bfloat16", "float32", "float64"; the first two apply to lossless cases only.
+        dtypes: of "float16", "bfloat16", "float32", "float64"; the first two apply to lossless cases only, and
+            controllers run in the last one only.
         progress: called with the number of runs done and that of all runs, before the first and after each.
 
     Returns:
@@ -144,7 +112,7 @@ def run(
         for case in (cases() if chosen is None else chosen)
         for dtype in dtypes
         for mode in case.modes
-        if case.lossless or dtype not in ("float16", "bfloat16")
+        if dtype in _dtypes(case)
     ]
     results: list[Result] = []
     for done, (case, mode, dtype) in enumerate(runs):
@@ -184,120 +152,14 @@ def environment(device: Literal["cpu", "cuda"] = "cpu") -> dict[str, str]:
     }
 
 
-# The cases.
-
-
-def _cases(size: Size) -> Iterator[Case]:
-    end = f"T={size.time} N={size.slots} D={size.dim}"
-    for family in FAMILIES.values():
-        for hard in (False, True) if family.action else (True,):
-            kind = "hard" if hard else "soft"
-            inputs = partial(_scan_inputs, family, size, hard)
-            for method in family.methods:
-                function = partial(_scan, family, method)
-                yield Case(f"{family.name} scan {method}, {kind}, {end}", inputs, function, size.time, hard)
-                ragged = partial(_ragged_inputs, family, size, hard)
-                yield Case(f"{family.name} ragged {method}, {kind}, {end}", ragged, function, size.time, hard)
-                if family.name == "pointer":
-                    function = partial(_runs, method)
-                    yield Case(f"{family.name} runs {method}, {kind}, {end}", inputs, function, size.time, hard)
-            inputs = partial(_scan_inputs, family, size._replace(time=1), hard)
-            yield Case(f"{family.name} verbs, {kind}, {end}", inputs, partial(_verbs, family), 1, hard)
-        if family.is_stack:
-            inputs, function = partial(_sequence, size), partial(_reverse, family)
-            modes = ("unbatched", "vmapped")
-            yield Case(
-                f"{family.name} reverse, n={size.time} D={size.dim}", inputs, function, 2 * size.time, True, modes
-            )
-
-
-def _scan_inputs(family: Family, size: Size, hard: bool, rng: np.random.Generator, batch: tuple[int, ...]) -> Inputs:
-    """The fields of a state, actions, and elements for each end, by name."""
-    draw = {
-        "buffer": lambda: rng.normal(size=(*batch, size.slots, size.dim)),
-        "values": lambda: rng.normal(size=(*batch, size.slots, size.dim)),
-        "index": lambda: _weights(hard, rng, (*batch, size.slots)),
-        "strengths": lambda: _strengths(hard, rng, (*batch, size.slots)),
-        "depth": lambda: rng.integers(size.slots, size=batch, endpoint=True, dtype=np.int32),
-        "fault": lambda: np.zeros(batch, np.int8),
-    }
-    inputs = {field: draw[field]() for field in family.fields}
-    steps = (*batch, size.time)
-    if not family.action:
-        inputs["actions"] = rng.choice(np.asarray([PUSH, POP, NOOP], np.int32), steps)
-    else:
-        inputs["actions"] = (_strengths if family.strengths else _weights)(hard, rng, (*steps, len(family.action)))
-    return inputs | {f"elements{end}": rng.normal(size=(*steps, size.dim)) for end in family.ends}
-
-
-def _ragged_inputs(family: Family, size: Size, hard: bool, rng: np.random.Generator, batch: tuple[int, ...]) -> Inputs:
-    lengths = rng.integers(size.time, size=batch, endpoint=True, dtype=np.int32)
-    return _scan_inputs(family, size, hard, rng, batch) | {"lengths": np.asarray(lengths)}
-
-
-def _weights(hard: bool, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Distributions along the last axis: one-hot, or dense."""
-    if hard:
-        return np.eye(shape[-1])[rng.integers(shape[-1], size=shape[:-1])]
-    weights = rng.exponential(size=shape)
-    return weights / weights.sum(-1, keepdims=True)
-
-
-def _strengths(hard: bool, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Strengths in [0, 1): 0 and 1 where they are hard."""
-    return rng.integers(2, size=shape).astype(np.float64) if hard else rng.uniform(size=shape)
-
-
-def _sequence(size: Size, rng: np.random.Generator, batch: tuple[int, ...]) -> Inputs:
-    return {"sequence": rng.normal(size=(*batch, size.time, size.dim))}
-
-
-def _state(module: Any, arrays: Mapping[str, Any]) -> Any:
-    kind = next(value for name, value in vars(module).items() if name.endswith("State"))
-    return kind(*(arrays[field] for field in kind._fields))
-
-
-def _scan(family: Family, method: str, implementation: Any, arrays: Mapping[str, Any]) -> tuple[Any, ...]:
-    module = getattr(implementation, family.name)
-    elements = tuple(arrays[f"elements{end}"] for end in family.ends)
-    state, reads = module.scan(
-        _state(module, arrays),
-        arrays["actions"],
-        elements if len(elements) > 1 else elements[0],
-        lengths=arrays.get("lengths"),
-        method=method,
-    )
-    return (*state, *(reads if isinstance(reads, tuple) else (reads,)))
-
-
-def _runs(method: str, implementation: Any, arrays: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Pushes alone, and then pops alone."""
-    module, elements = implementation.pointer, arrays["elements"]
-    state = module.push_all(_state(module, arrays), elements, method=method)
-    popped_from, popped = module.pop_all(state, elements.shape[-2], method=method)
-    return (*state, *popped_from, popped)
-
-
-def _verbs(family: Family, implementation: Any, arrays: Mapping[str, Any]) -> tuple[Any, ...]:
-    module = getattr(implementation, family.name)
-    state, actions = _state(module, arrays), arrays["actions"]
-    outputs = [module.contents(state)]
-    if family.strengths:
-        outputs += [module.size(state), *module.resize(state, 1), *module.resize(state, 9)]
-    for place, end in enumerate(family.ends):
-        push, pop, peek = (getattr(module, verb + end) for verb in ("push", "pop", "peek"))
-        # An action of two ends has the strengths of the top first, then those of the bottom.
-        d, u = ((actions[..., 0, 2 * place + code],) if family.strengths else () for code in (PUSH, POP))
-        popped, element = pop(state, *u)
-        outputs += [*push(state, arrays[f"elements{end}"][..., 0, :], *d), *popped, element, peek(state, *u)]
-    return tuple(outputs)
-
-
-def _reverse(family: Family, implementation: Any, arrays: Mapping[str, Any]) -> tuple[Any, ...]:
-    return (implementation.reverse(arrays["sequence"], stack=getattr(implementation, family.name)),)
-
-
 # The comparison.
+
+
+def _dtypes(case: Case) -> tuple[str, ...]:
+    """Those in which something is promised of a case."""
+    if case.lossless:
+        return DTYPES
+    return ("float64",) if case.feeds_back else ("float32", "float64")
 
 
 def _compare(case: Case, mode: str, dtype: str, backends: "tuple[_Torch, _Jax]") -> list[Result]:

@@ -23,6 +23,7 @@ EXTRA_NAMES = {
         "_explicit",
         "without_autocast",
         "gathered",
+        "with_row",
     },
     # PyTorch pays for every step of a loop, so its addresses are found without one.
     "_parallel/discrete.py": {"_addresses", "_first_fault", "_depths", "_faults"},

@@ -140,3 +140,9 @@ def gathered(rows: Tensor, places: Tensor) -> Tensor:
     first = torch.arange(math.prod(batch), device=rows.device).reshape(*batch, 1) * count
     found = rows.flatten(0, -2).index_select(0, (places + first).flatten())
     return found.reshape(*places.shape, rows.shape[-1])
+
+
+def with_row(rows: Tensor, row: Tensor, place: int) -> Tensor:
+    """The rows (*batch, rows, dim) with one of them, (*batch, dim), put in its place."""
+    # Through `torch.vmap`, PyTorch 2.13 gives `torch.select_scatter` a wrong gradient; that of a slice is right.
+    return torch.slice_scatter(rows, row[..., None, :], -2, place, place + 1)

@@ -45,14 +45,19 @@ def chosen() -> list[Any]:
         runs, places = [], list(FAMILIES)
         both = zip(parity.cases([MIDDLE]), parity.cases([LONG]), strict=True)
         for turn, (middle, long) in enumerate(both):
-            family, what = middle.name.split()[:2]
+            family, what = middle.name.replace(",", "").split()[:2]
             methods = FAMILIES[family].methods
+            if what == "unroll":
+                # Only here does a gradient go through a vmap from outside.
+                runs.append((middle, ["vmapped"], ["float64"], False))
+                continue
             # Of what has methods, one by turns; the ragged cases at ties alone.
             if what in ("scan", "runs", "ragged") and methods[places.index(family) % len(methods)] not in middle.name:
                 continue
             if what == "ragged" and not middle.lossless:
                 continue
             dtypes = ("bfloat16", "float32", "float16") if middle.lossless else ("float32", "float64")
+            dtypes = ("float64",) if middle.feeds_back else dtypes
             case = long if " scan parallel, soft" in middle.name else middle
             bits = middle.lossless and what == "scan"
             runs.append((case, [case.modes[turn % len(case.modes)]], [dtypes[turn % len(dtypes)]], bits))
@@ -80,9 +85,12 @@ def test_every_family_has_its_cases():
     names = [case.name for case in parity.cases()]
     for name, family in FAMILIES.items():
         whats = ["verbs", *(f"{what} {method}" for what in ("scan", "ragged") for method in family.methods)]
+        whats += ["unroll sequential", "unroll chunked"]
         for what, how in itertools.product(whats, ["hard", "soft"] if family.action else ["hard"]):
             assert f"{name} {what}, {how}, T=13 N=7 D=3" in names
         assert (f"{name} reverse, n=13 D=3" in names) == family.is_stack
+        assert f"{name} StackAttention, T=13 D=3" in names
+        assert any(each.startswith(f"{name} StackRNN, ") for each in names)
     assert len(names) == len(set(names))
 
 

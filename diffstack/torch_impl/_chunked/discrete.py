@@ -12,7 +12,7 @@ from jaxtyping import Int32, Integer, Shaped
 from torch import Tensor
 
 from diffstack._plan import Plan
-from diffstack.torch_impl._arrays import gathered, numbered
+from diffstack.torch_impl._arrays import gathered, numbered, with_row
 from diffstack.torch_impl.discrete import DiscreteState, _counted
 
 
@@ -55,7 +55,7 @@ def tick(
     """One step of the addresses, and the row of the pool that is on top then."""
     (buffer, lowest), (pool, addresses, depth, fault) = fixed, window
     new = addresses.shape[-1] // 2 + 1 + place
-    pool = torch.select_scatter(pool, element, -2, new)
+    pool = with_row(pool, element, new)
     writes, after, fault = _counted(depth, fault, actions, buffer.shape[-2])
     row = (numbered(addresses, -1) == (depth - lowest)[..., None]) & writes[..., None]
     addresses = torch.where(row, new, addresses)

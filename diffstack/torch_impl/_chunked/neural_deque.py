@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffstack._plan import Plan
+from diffstack.torch_impl._arrays import with_row
 from diffstack.torch_impl._chunked._line import Window, none_yet, read_of, written
 from diffstack.torch_impl._line import above, below, feasible
 from diffstack.torch_impl._parallel._chunking import pad
@@ -49,8 +50,8 @@ def tick(
     """One step on the own elements, and what it takes and reads of the older ones."""
     values, older, nearer = fixed
     steps = window.elements.shape[-2] // 2
-    elements = torch.select_scatter(window.elements, element[0], -2, steps + place)
-    elements = torch.select_scatter(elements, element[1], -2, steps - 1 - place)
+    elements = with_row(window.elements, element[0], steps + place)
+    elements = with_row(elements, element[1], steps - 1 - place)
     strengths, own, taken, wanted = own_step(window.strengths, place, feasible(actions))
     taken = window.taken[0] + taken[0], window.taken[1] + taken[1]
     left, rest = _left(older, nearer, taken)

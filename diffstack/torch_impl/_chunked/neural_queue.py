@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffstack.actions import POP, PUSH
-from diffstack.torch_impl._arrays import numbered
+from diffstack.torch_impl._arrays import numbered, with_row
 from diffstack.torch_impl._chunked._line import Window, close, end, fit, none_yet, read_of
 from diffstack.torch_impl._line import below, feasible, remaining, room
 from diffstack.torch_impl._parallel._line import left_over, read_weights
@@ -39,7 +39,7 @@ def tick(
 ) -> tuple[Window, Float[Tensor, "*batch dim"]]:
     """One step on the older slots, and what it takes and reads of the own ones."""
     (values, older, nearer), own = fixed, window.strengths
-    elements = torch.select_scatter(window.elements, element, -2, place)
+    elements = with_row(window.elements, element, place)
     push, pop = feasible(actions[..., PUSH]), feasible(actions[..., POP])
     own = remaining(own, below(own), room(pop, window.total[..., None])[..., 0])
     own = torch.where(numbered(own, -1) == place, push[..., None], own)

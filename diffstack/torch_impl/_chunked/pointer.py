@@ -17,7 +17,7 @@ from torch import Tensor
 
 from diffstack._plan import Plan
 from diffstack.actions import PUSH
-from diffstack.torch_impl._arrays import matmul
+from diffstack.torch_impl._arrays import matmul, with_row
 from diffstack.torch_impl.pointer import PointerState, _turned
 
 
@@ -55,8 +55,8 @@ def tick(
     (buffer,) = fixed
     write = actions[..., PUSH, None] * index
     decay, written = (1 - write) * decay, (1 - write)[..., None, :] * written
-    written = torch.select_scatter(written, write, -2, place)
-    elements = torch.select_scatter(elements, element, -2, place)
+    written = with_row(written, write, place)
+    elements = with_row(elements, element, place)
     index = _turned(index, actions)
     look = torch.roll(index, -1, -1)[..., None, :]
     relay = matmul(look, torch.swapaxes(written, -1, -2))
