@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import controllers, memory, report, reversal, scans
+from benchmarks import attention, controllers, memory, report, reversal, scans
 from benchmarks.measure import BACKWARD, Budget, Result, Runner, Work
 from diffstack.families import FAMILIES
 
@@ -20,6 +20,7 @@ SUITE: dict[str, Callable[[str, bool], Iterator[Work]]] = {
     reversal.NAME: reversal.works,
     **{name: partial(scans.works, name) for name in FAMILIES},
     controllers.NAME: controllers.works,
+    attention.NAME: attention.works,
 }
 RESULTS = Path(__file__).parent / "results"
 # What the README shows.
