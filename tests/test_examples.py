@@ -33,7 +33,7 @@ def controller(backend: Backend) -> ModuleType:
 
 def test_sequences_are_padded_with_nothing(controller: ModuleType, backend: Backend):
     batch = controller.draw(np.random.default_rng(0), np.asarray([1, 3]), 3)
-    inputs, noise, answers, targets, lengths = (backend.numpy(array) for array in batch)
+    inputs, answers, targets, lengths = (backend.numpy(array) for array in batch)
     np.testing.assert_array_equal(lengths, [3, 7])
     np.testing.assert_array_equal(answers, [[0, 0, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 1, 1]])
     np.testing.assert_array_equal(inputs.sum(-1), [[1, 1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0, 0]])
@@ -41,15 +41,35 @@ def test_sequences_are_padded_with_nothing(controller: ModuleType, backend: Back
     assert seen[0, 1] == seen[1, 3] == controller.SYMBOLS
     assert targets[0, 2] == seen[0, 0]
     np.testing.assert_array_equal(targets[1, 4:], seen[1, 2::-1])
-    assert not noise.any()
 
 
 def test_padding_has_no_answer(controller: ModuleType, backend: Backend):
     rng = np.random.default_rng(0)
-    batch = controller.draw(rng, np.asarray([1, 3]), 3, noise=1.0)
-    for output in controller.run(controller.init(rng), batch):
+    batch = controller.draw(rng, np.asarray([1, 3]), 3)
+    model = controller.init(rng)
+    _, trace = controller.run(model, batch)
+    for output in trace:
         assert backend.numpy(output)[0, :3].any()
         assert not backend.numpy(output)[0, 3:].any()
+    # What the readout makes of the padding has no cost.
+    targets, answers = backend.numpy(batch.targets), backend.numpy(batch.answers)
+    others = batch._replace(targets=backend.array(np.where(answers, targets, 0)))
+    losses = [backend.numpy(controller.loss(model, each)) for each in (batch, others)]
+    np.testing.assert_array_equal(*losses)
+
+
+def test_soft_strengths_have_a_cost(controller: ModuleType, backend: Backend, monkeypatch: pytest.MonkeyPatch):
+    rng = np.random.default_rng(0)
+    batch = controller.draw(rng, np.asarray([1, 3]), 3)
+    model = controller.init(rng)
+    _, trace = controller.run(model, batch)
+    live = [backend.numpy(trace.actions)[i, :steps] for i, steps in enumerate([3, 7])]
+    softness = sum((each * (1 - each)).sum() for each in live) / 10
+    losses = []
+    for penalty in (0.0, 1.0):
+        monkeypatch.setattr(controller, "PENALTY", penalty)
+        losses.append(backend.numpy(controller.loss(model, batch)))
+    assert losses[1] - losses[0] == pytest.approx(softness, rel=1e-4)
 
 
 def test_the_loss_goes_down(controller: ModuleType):
