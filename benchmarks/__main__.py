@@ -12,13 +12,14 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import attention, controllers, memory, report, reversal, scans
+from benchmarks import attention, controllers, memory, nondeterministic, report, reversal, scans
 from benchmarks.measure import BACKWARD, Budget, Result, Runner, Work
 from diffstack.families import FAMILIES
 
 SUITE: dict[str, Callable[[str, bool], Iterator[Work]]] = {
     reversal.NAME: reversal.works,
-    **{name: partial(scans.works, name) for name in FAMILIES},
+    **{name: partial(scans.works, name) for name, family in FAMILIES.items() if not family.automaton},
+    nondeterministic.NAME: nondeterministic.works,
     controllers.NAME: controllers.works,
     attention.NAME: attention.works,
 }

@@ -34,7 +34,7 @@ PROMISED = {"starts_empty": True, "final_states": False}
 def works(device: str, quick: bool) -> Iterator[Work]:
     """Superposition at every shape; the other families with differentiable actions at one."""
     for name, family in FAMILIES.items():
-        if not family.action:
+        if not family.action or family.automaton:
             continue
         shapes = SHAPES if name == "superposition" else SHAPES[2:3]
         for shape in QUICK if quick else shapes:

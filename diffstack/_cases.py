@@ -1,5 +1,6 @@
 """What `parity` compares: every case, written once against the names that both implementations share."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -83,9 +84,10 @@ def _layers_of(size: Size) -> Iterator[Case]:
     layers: dict[str, tuple[str, tuple[Any, ...]]] = {}
     for turn, name in enumerate(FAMILIES):
         capacity = size.slots if name == "pointer" else None
+        sizes_of: dict[str, Any] = {"states": 2, "symbols": 2} if FAMILIES[name].automaton else {}
         cell = CELLS[turn % len(CELLS)]
-        layers[f"{name} StackRNN, {cell}"] = ("StackRNN", (*sizes, Stack(name, size.dim, capacity), cell))
-        layers[f"{name} StackAttention"] = ("StackAttention", (*sizes, 2, name, capacity))
+        layers[f"{name} StackRNN, {cell}"] = ("StackRNN", (*sizes, Stack(name, size.dim, capacity, **sizes_of), cell))
+        layers[f"{name} StackAttention"] = ("StackAttention", (*sizes, 2, name, capacity, *sizes_of.values()))
     layers["superposition StackTrans"] = ("StackTrans", (*sizes, 2, size.slots))
     for name, (kind, arguments) in layers.items():
         inputs, function = partial(_layer_inputs, kind, arguments, size), partial(_layer, kind, arguments)
@@ -94,6 +96,9 @@ def _layers_of(size: Size) -> Iterator[Case]:
 
 def _scan_inputs(family: Family, size: Size, hard: bool, rng: np.random.Generator, batch: tuple[int, ...]) -> Inputs:
     """The fields of a state, actions, and elements for each end, by name."""
+    # A hard program of an automaton has one state and one symbol, so that its action is one of three.
+    sizes = (1, 1) if hard else (2, 2)
+    n = math.prod(sizes)
     draw = {
         "buffer": lambda: rng.normal(size=(*batch, size.slots, size.dim)),
         "values": lambda: rng.normal(size=(*batch, size.slots, size.dim)),
@@ -101,11 +106,17 @@ def _scan_inputs(family: Family, size: Size, hard: bool, rng: np.random.Generato
         "strengths": lambda: _strengths(hard, rng, (*batch, size.slots)),
         "depth": lambda: rng.integers(size.slots, size=batch, endpoint=True, dtype=np.int32),
         "fault": lambda: np.zeros(batch, np.int8),
+        "tops": lambda: _logs(_weights(hard, rng, (*batch, math.prod(sizes)))).reshape(*batch, *sizes),
+        "edges": lambda: _logs(_weights(hard, rng, (*batch, size.slots, n, size.slots * n))).reshape(
+            *batch, *(size.slots, *sizes) * 2
+        ),
     }
     inputs = {field: draw[field]() for field in family.fields}
     steps = (*batch, size.time)
     if not family.action:
         inputs["actions"] = rng.choice(np.asarray([PUSH, POP, NOOP], np.int32), steps)
+    elif family.automaton:
+        inputs["actions"] = _logs(_weights(hard, rng, (*steps, n * (2 * n + sizes[0]))))
     else:
         inputs["actions"] = (_strengths if family.strengths else _weights)(hard, rng, (*steps, len(family.action)))
     return inputs | {f"elements{end}": rng.normal(size=(*steps, size.dim)) for end in family.ends}
@@ -122,6 +133,11 @@ def _weights(hard: bool, rng: np.random.Generator, shape: tuple[int, ...]) -> np
         return np.eye(shape[-1])[rng.integers(shape[-1], size=shape[:-1])]
     weights = rng.exponential(size=shape)
     return weights / weights.sum(-1, keepdims=True)
+
+
+def _logs(weights: np.ndarray) -> np.ndarray:
+    """Minus infinity where there is no weight."""
+    return np.log(weights, where=weights > 0, out=np.full_like(weights, -np.inf))
 
 
 def _strengths(hard: bool, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -163,8 +179,13 @@ def _verbs(family: Family, implementation: Any, arrays: Mapping[str, Any]) -> tu
     module = getattr(implementation, family.name)
     state, actions = _state(module, arrays), arrays["actions"]
     outputs = [module.contents(state)]
+    if family.grows:
+        outputs += [*module.resize(state, 1), *module.resize(state, 9)]
+    if family.automaton:
+        stepped, read = module.step(state, actions[..., 0, :], arrays["elements"][..., 0, :])
+        return (*outputs, *stepped, read, module.peek(state))
     if family.strengths:
-        outputs += [module.size(state), *module.resize(state, 1), *module.resize(state, 9)]
+        outputs.append(module.size(state))
     for place, end in enumerate(family.ends):
         push, pop, peek = (getattr(module, verb + end) for verb in ("push", "pop", "peek"))
         # An action of two ends has the strengths of the top first, then those of the bottom.
@@ -193,6 +214,8 @@ def _unroll(family: Family, hard: bool, method: str, implementation: Any, arrays
         actions, others, elements = inputs
         reads = reads if isinstance(reads, tuple) else (reads,)
         if not hard:
+            # An automaton reads a vector for each state and top.
+            reads = tuple(read.sum((-3, -2)) if family.automaton else read for read in reads)
             carry = 0.5 * carry + sum(read.sum(-1) for read in reads)
             gate = (carry * carry / (1 + carry * carry))[..., None]
             actions = (1 - gate) * actions + gate * others

@@ -212,6 +212,46 @@ def check_neural(state: Any, kind: type) -> Layout:
     return _layout(state, "values", "strengths")
 
 
+def check_nondeterministic(state: Any, kind: type) -> Layout:
+    """A nondeterministic state: its shapes agree, and values and logarithms are floating."""
+    check_state(state, kind)
+    values, tops, edges = (tuple(getattr(state, field).shape) for field in ("values", "tops", "edges"))
+    check_kind("state.values", state.values.dtype, FLOATING, "a floating dtype")
+    check_kind("state.tops", state.tops.dtype, FLOATING, "a floating dtype")
+    check_dtype("state.edges", state.edges.dtype, state.tops.dtype, "state.tops")
+    if len(tops) < 2 or 0 in tops[-2:]:
+        bad_value("state.tops", "shape (*batch, states, symbols) with at least one of each", f"shape {tops}")
+    batch = tops[:-2]
+    if values[: len(batch)] != batch or len(values) <= len(batch) or values[len(batch)] < 1:
+        expected = f"shape {(*batch, 'slots', '*element')} with at least one slot, as state.tops has {tops}"
+        bad_value("state.values", expected, f"shape {values}")
+    slots = values[len(batch)]
+    meaning = "(*batch, slots, states, symbols, slots, states, symbols)"
+    check_shape("state.edges", edges, (*batch, slots, *tops[-2:], slots, *tops[-2:]), meaning)
+    return Layout(batch, slots, values[len(batch) + 1 :])
+
+
+def check_bottom(bottom: Any, layout: Layout, dtype: Any) -> None:
+    """The vector of the bottom: one for all stacks, or one for each."""
+    shape = tuple(bottom.shape)
+    if shape not in (layout.element, layout.batch + layout.element):
+        bad_value("bottom", f"shape {layout.element} or {layout.batch + layout.element}", f"shape {shape}")
+    check_dtype("bottom", bottom.dtype, dtype, "the state")
+
+
+def check_log_weights(actions: Any, layout: Layout, tops: Any, *, timed: bool) -> Any:
+    """The log weights of push, pop and replace, for one step or for many, whose number is returned."""
+    states, symbols = tops.shape[-2:]
+    width, rank, shape = states * symbols * (2 * states * symbols + states), len(layout.batch), tuple(actions.shape)
+    meaning = f"log weights of {states} states and {symbols} symbols"
+    if timed and len(shape) != rank + 2:
+        bad_value("actions", f"shape {(*layout.batch, 'time', width)}, {meaning}", f"shape {shape}")
+    time = shape[rank : rank + 1] if timed else ()
+    check_shape("actions", shape, (*layout.batch, *time, width), meaning)
+    check_dtype("actions", actions.dtype, tops.dtype, "state.tops")
+    return time[0] if timed else None
+
+
 def check_vector(name: str, shape: tuple[int, ...]) -> None:
     """An element that must be a vector, so that the batch axes can be told from its own."""
     if len(shape) != 1:
@@ -264,16 +304,16 @@ def check_lengths(lengths: Any, batch: Sequence[int]) -> None:
     check_shape("lengths", lengths.shape, batch, "one length for each stack of the state")
 
 
-def check_code_list(codes: Any) -> None:
+def check_code_list(codes: Any, name: str = "codes") -> None:
     """Integer codes may come as an array or as lists."""
     if hasattr(codes, "dtype"):
         return
     try:
         array = np.asarray(codes)
     except ValueError:
-        bad_value("codes", "integer codes in lists of equal lengths", codes)
+        bad_value(name, "integer codes in lists of equal lengths", codes)
     if array.dtype.kind not in "iufcb":
-        bad_type("codes", "integer codes", repr(codes))
+        bad_type(name, "integer codes", repr(codes))
 
 
 def check_learning(program: Any, optimizer: Any, is_optimizer: bool) -> None:

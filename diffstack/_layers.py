@@ -17,20 +17,23 @@ class Stack:
     """One stack of a `StackRNN`, and its head.
 
     Actions are a softmax over push, pop and noop for the pointer and superposition, sigmoid strengths for the neural
-    families, and for the discrete family the code of the largest logit, through which no gradient goes.
+    families, the logits themselves for the nondeterministic family, and for the discrete family the code of the largest
+    logit, through which no gradient goes.
 
     Attributes:
         family: the name of its family, such as "neural_stack".
-        dim: the size of the vectors on it.
+        dim: the size of the vectors on it; a nondeterministic stack may have none, 0.
         capacity: its number of slots; None for as many as the sequences need, which the pointer's ring cannot do.
         vector: what the pushed vector goes through: "tanh", "sigmoid", or None for nothing.
         pop_bias: where the bias of the pop starts; None for -1 in the neural families, as Grefenstette et al. (2015)
             found best, and 0 elsewhere.
+        states: the number of states of a nondeterministic stack.
+        symbols: the number of its stack symbols.
 
     Example:
         >>> from diffstack.jax_impl.layers import Stack
         >>> Stack("neural_stack", 16)
-        Stack(family='neural_stack', dim=16, capacity=None, vector='tanh', pop_bias=-1.0)
+        Stack(family='neural_stack', dim=16, capacity=None, vector='tanh', pop_bias=-1.0, states=1, symbols=1)
     """
 
     family: str
@@ -38,9 +41,11 @@ class Stack:
     capacity: int | None = None
     vector: Literal["tanh", "sigmoid"] | None = "tanh"
     pop_bias: float | None = None
+    states: int = 1
+    symbols: int = 1
 
     def __post_init__(self) -> None:
-        check_stack(self.family, self.dim, self.capacity)
+        check_stack(self.family, self.dim, self.capacity, self.states, self.symbols)
         if self.vector not in VECTORS:
             _checks.bad_value("vector", "one of 'tanh', 'sigmoid', None", repr(self.vector))
         if self.pop_bias is None:
@@ -53,25 +58,42 @@ class Stack:
 
     @property
     def ends(self) -> int:
-        """How many vectors it is pushed, and read, at a step."""
+        """How many vectors it is pushed at a step."""
         return len(self.table.ends)
+
+    @property
+    def read(self) -> int:
+        """The size of what is read of it at a step."""
+        return self.states * self.symbols * (self.dim or 1) if self.table.automaton else self.ends * self.dim
 
     @property
     def logits(self) -> int:
         """How many numbers decide its action."""
-        return len(self.table.action) or 3
+        n = self.states * self.symbols
+        return n * (2 * n + self.states) if self.table.automaton else len(self.table.action) or 3
 
     @property
     def bias(self) -> list[float]:
         """Where the biases of its actions start."""
         names = self.table.action or ("push", "pop", "noop")
+        if self.table.automaton:
+            n = self.states * self.symbols
+            names = ("push",) * (n * n) + ("pop",) * (n * self.states) + ("noop",) * (n * n)
         return [float(self.pop_bias or 0) if name.startswith("pop") else 0.0 for name in names]
 
+    def slots(self, steps: int) -> int:
+        """As many slots as so many steps need: an automaton has one for its bottom, too."""
+        return self.capacity or max(self.ends * steps + self.table.automaton, 1)
 
-def check_stack(family: Any, dim: Any, capacity: Any) -> None:
-    """A family, the size of its vectors, and its number of slots."""
+
+def check_stack(family: Any, dim: Any, capacity: Any, states: Any, symbols: Any) -> None:
+    """A family, the size of its vectors, its number of slots, and the sizes of its automaton."""
     _checks.check_choice("family", family, tuple(FAMILIES))
-    _checks.check_count("dim", dim, 1)
+    _checks.check_count("dim", dim, 0 if FAMILIES[family].automaton else 1)
+    for name, size in (("states", states), ("symbols", symbols)):
+        _checks.check_count(name, size, 1)
+        if size > 1 and not FAMILIES[family].automaton:
+            _checks.bad_value(name, f"1, as {family} has no automaton", size)
     if capacity is not None:
         _checks.check_count("capacity", capacity, 1)
     elif family == "pointer":
@@ -91,7 +113,7 @@ def check_recurrent(inputs: Any, hidden: Any, stacks: Any, cell: Any) -> tuple[S
 
 def seen(inputs: int, stacks: tuple[Stack, ...]) -> int:
     """The size of what a cell sees: the input and all reads."""
-    return inputs + sum(stack.ends * stack.dim for stack in stacks)
+    return inputs + sum(stack.read for stack in stacks)
 
 
 def check_features(name: str, array: Any, size: int, least: int) -> None:

@@ -31,6 +31,9 @@ class Family(NamedTuple):
         vectors: whether an element must be a vector.
         strengths: whether its elements have strengths, so that every push takes a slot and `scan` makes room for it.
         parallel: whether its `scan` has a parallel form.
+        automaton: whether it runs an automaton of Q states and S symbols. An action then has Q S (2 Q S + Q) log
+            weights, of which `action` names those for one state and one symbol, and every read has the axes Q and S
+            before those of an element.
     """
 
     name: str
@@ -42,11 +45,17 @@ class Family(NamedTuple):
     vectors: bool = False
     strengths: bool = False
     parallel: bool = True
+    automaton: bool = False
 
     @property
     def methods(self) -> tuple[str, ...]:
         """The methods of its `scan`, without "auto"."""
         return ("sequential", "parallel") if self.parallel else ("sequential",)
+
+    @property
+    def grows(self) -> bool:
+        """Whether every step takes a slot, so that `scan` and `unroll` make room for theirs."""
+        return self.strengths or self.automaton
 
     @property
     def dtypes(self) -> tuple[str, ...]:
@@ -68,6 +77,7 @@ FAMILIES = {
         Family("neural_stack", _LINE, _STRENGTHS, strengths=True),
         Family("neural_queue", _LINE, _STRENGTHS, is_stack=False, strengths=True),
         Family("neural_deque", _LINE, _BOTH_ENDS, ends=("_top", "_bottom"), is_stack=False, strengths=True),
+        Family("nondeterministic", ("values", "tops", "edges"), _WEIGHTS, is_stack=False, automaton=True),
     )
 }
 

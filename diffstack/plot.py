@@ -91,14 +91,16 @@ def plot_trace(family: Any, state: Any, actions: Any, elements: Any) -> Figure:
     """Draw what a structure did: its actions, what it held over time, and what was read.
 
     A structure of strengths is drawn as a pile, one column a step: every element is a block as high as its strength,
-    coloured by the step that pushed it (grey if it was there before). Any other is drawn as its contents, the top
-    row at the top, where an element of several entries is shown by its length.
+    coloured by the step that pushed it (grey if it was there before). Of a nondeterministic stack is drawn how likely
+    every top is, by state and symbol, and in place of the contents the attention of each read: a row for each push, the
+    newest at the top, above what was there before. Any other is drawn as its contents, the top row at the top, where an
+    element of several entries is shown by its length.
 
     Args:
         family: a family of either implementation, such as `diffstack.jax_impl.neural_stack`.
         state: the structure before the first step, without batch axes.
         actions: those of its `scan`, T steps.
-        elements: those of its `scan`, T steps.
+        elements: those of its `scan`, T steps; None where it takes none.
 
     Returns:
         A figure of 1200 x 600 pixels, for `savefig`.
@@ -124,20 +126,32 @@ def plot_trace(family: Any, state: Any, actions: Any, elements: Any) -> Figure:
     time, pair = len(actions), len(about.ends) == 2
     if time == 0:
         raise ValueError("actions: expected at least one step, got none")
-    if about.strengths:
-        state = family.resize(state, state.strengths.shape[-1] + len(about.ends) * time)
-    held, reads = [], []
+    if about.grows:
+        slots = state.strengths.shape[-1] if about.strengths else state.edges.shape[-3]
+        state = family.resize(state, slots + len(about.ends) * time)
+    held, reads, tops = [], [], []
     for t in range(time):
-        state, read = family.step(state, actions[t], tuple(each[t] for each in elements) if pair else elements[t])
-        held.append(_array(state.strengths if about.strengths else family.contents(state)))
+        element = None if elements is None else tuple(each[t] for each in elements) if pair else elements[t]
+        state, read = family.step(state, actions[t], element)
+        if about.automaton:
+            likely, newest = np.exp(_array(state.tops)), np.exp(_array(state.edges)[-1])
+            tops.append(likely.reshape(-1))
+            # Every step has moved what was there by one.
+            held.append(np.roll((likely[..., None] * newest.sum((-2, -1))).sum((0, 1)), t + 1 - time))
+        else:
+            held.append(_array(state.strengths if about.strengths else family.contents(state)))
         reads.append(np.concatenate([_array(each).reshape(-1) for each in (read if pair else (read,))]))
     figure = Figure(figsize=(12, 6), dpi=100, layout="constrained")
     above, middle, below = figure.subplots(3, 1, sharex=True, height_ratios=(1, 3, 1.4))
-    _draw_actions(above, _array(actions).reshape(time, -1), about)
-    if about.strengths:
-        _draw_pile(middle, np.maximum(held, 0), pair)
+    if about.automaton:
+        _draw_tops(above, np.asarray(tops), tuple(state.tops.shape))
+        _draw_rows(middle, np.asarray(held).T[::-1], "Greys", "attention", Normalize(0, 1))
     else:
-        _draw_contents(middle, np.asarray(held))
+        _draw_actions(above, _array(actions).reshape(time, -1), about)
+        if about.strengths:
+            _draw_pile(middle, np.maximum(held, 0), pair)
+        else:
+            _draw_contents(middle, np.asarray(held))
     _draw_rows(below, np.asarray(reads).T, "RdBu", "reads", _spread(np.asarray(reads)))
     below.set_xlabel("step")
     return figure
@@ -167,6 +181,12 @@ def _draw_actions(axes: Any, actions: np.ndarray, about: Family) -> None:
         actions, names = (actions == (PUSH, POP, NOOP)).astype(float), ("push", "pop", "noop")
     _draw_rows(axes, actions.T, "Greys", "actions", Normalize(0, max(1.0, float(actions.max()))))
     axes.set_yticks(range(len(names)), names, fontsize=11)
+
+
+def _draw_tops(axes: Any, tops: np.ndarray, sizes: tuple[int, ...]) -> None:
+    _draw_rows(axes, tops.T, "Greys", "state, top", Normalize(0, 1))
+    names = [f"{state}, {symbol}" for state, symbol in np.ndindex(sizes)]
+    axes.set_yticks(range(len(names)), names, fontsize=11 if len(names) < 8 else 6)
 
 
 def _draw_contents(axes: Any, contents: np.ndarray) -> None:

@@ -31,7 +31,7 @@ from diffstack import _checks
 # What each layer was made with; the other attributes follow from these.
 _ARGUMENTS = {
     "StackRNN": ("inputs", "hidden", "stacks", "cell"),
-    "StackAttention": ("model", "dim", "heads", "stack", "capacity"),
+    "StackAttention": ("model", "dim", "heads", "stack", "capacity", "states", "symbols"),
     "StackTrans": ("model", "dim", "heads", "slots"),
 }
 

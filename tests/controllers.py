@@ -25,16 +25,21 @@ def controller(xp: Any, family: Family, hard: bool) -> Callable[[Any, Any, Any],
         actions, elements = inputs
         top = reads[0] if isinstance(reads, tuple) else reads
         carry = 0.5 * carry + top.reshape((*carry.shape, -1)).sum(-1)
+        # Of a hard automaton other operations would be no program.
+        others = actions if family.automaton and hard else xp.roll(actions, 1, -1) if family.action else None
         if not family.action:
             actions = xp.where(carry > 0, actions, (actions + 1) % 3)
+        elif hard:
+            actions = xp.where((carry > 0).reshape((*carry.shape, 1)), others, actions)
         else:
-            gate = xp.where(carry > 0, xp.ones_like(carry), xp.zeros_like(carry)) if hard else 1 / (1 + xp.exp(-carry))
-            gate = gate.reshape((*carry.shape, 1))
-            actions = (1 - gate) * actions + gate * xp.roll(actions, 1, -1)
+            gate = (1 / (1 + xp.exp(-carry))).reshape((*carry.shape, 1))
+            actions = (1 - gate) * actions + gate * others
         if isinstance(reads, tuple):
             elements = tuple(each + 0.25 * read for each, read in zip(elements, reads, strict=True))
         else:
-            elements = elements + 0.25 * reads
+            # An automaton reads an element for each state and top.
+            read = reads.sum((carry.ndim, carry.ndim + 1)) if family.automaton else reads
+            elements = elements + 0.25 * read
         return carry, actions, elements, reads
 
     return decide

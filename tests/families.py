@@ -17,7 +17,7 @@ import numpy as np
 from diffstack.actions import NOOP, POP, PUSH
 from diffstack.families import FAMILIES as TABLE
 from diffstack.families import FLOATING
-from oracles import discrete, neural_deque, neural_queue, neural_stack, pointer, superposition
+from oracles import discrete, neural_deque, neural_queue, neural_stack, nondeterministic, pointer, superposition
 from oracles.differences import numerical_gradient
 
 Generator = np.random.Generator
@@ -93,7 +93,7 @@ class Family:
     @property
     def taken(self) -> int:
         """The place in a Python list of what a pop takes."""
-        return -1 if self.is_stack else 0
+        return -1 if self.is_stack or self.automaton else 0
 
 
 @dataclass(frozen=True, repr=False)
@@ -172,6 +172,8 @@ def _values(family: Family, verb: Verb, size: Size, hard: bool) -> list[Any]:
 def _derivatives(family: Family, verb: Verb, size: Size) -> list[list[tuple[Any, Any, Any]]]:
     case, generator = Case(family, verb), np.random.default_rng(9)
     derivatives = []
+    # An automaton has no ties, and large logarithms, of which a longer step loses less to rounding.
+    step = 1e-5 if family.automaton else 1e-6
     for where in np.ndindex(size.batch):
         arguments = _stack(case.arguments(size), where)
         cotangents = [cotangent[where] for cotangent in case.cotangents(size)]
@@ -188,7 +190,7 @@ def _derivatives(family: Family, verb: Verb, size: Size) -> list[list[tuple[Any,
                 )
             )
 
-        slopes = numerical_gradient(moved, [np.zeros(len(d)) for d in directions], tuple(cotangents))
+        slopes = numerical_gradient(moved, [np.zeros(len(d)) for d in directions], tuple(cotangents), step)
         derivatives.append([(where, d, slope) for d, slope in zip(directions, slopes, strict=True)])
     return derivatives
 
@@ -502,7 +504,89 @@ NEURAL_DEQUE = Family(
 )
 
 
-FAMILIES = (POINTER, DISCRETE, SUPERPOSITION, NEURAL_STACK, NEURAL_QUEUE, NEURAL_DEQUE)
+# --- nondeterministic ---
+
+
+class NondeterministicState(NamedTuple):
+    values: Any
+    tops: Any
+    edges: Any
+
+
+# An automaton of two states and two symbols; a hard program stays in a state, and pushes the symbol 1.
+SIZES = (2, 2)
+
+
+def _nondeterministic_sample(generator: Generator, size: Size, hard: bool) -> Sample:
+    """Shares that do not quite add up to 1, as after a loss; or one way to each top, and one top."""
+    table = (*size.batch, size.slots, *SIZES, size.slots, *SIZES)
+    if hard:
+        tops = logs_of(one_hot(generator.integers(4, size=size.batch), 4)).reshape(*size.batch, *SIZES)
+        # What a row stands on is older than it is.
+        older = np.tri(size.slots)[:, None, None, :, None, None] * np.ones((*SIZES, 1, *SIZES))
+        way = np.argmax((generator.uniform(size=table) * older).reshape(*table[:-3], size.slots * 4), -1)
+        edges = logs_of(one_hot(way, size.slots * 4)).reshape(table)
+        actions = _hard_logs(generator.choice([PUSH, PUSH, PUSH, POP, NOOP], size=size.steps), -np.inf)
+    else:
+        tops = np.log(generator.dirichlet(np.ones(4), size=size.batch)).reshape(*size.batch, *SIZES)
+        edges = generator.normal(size=table) - 3
+        # The newest row has lost nothing.
+        newest = np.exp(edges[..., -1, :, :, :, :, :])
+        edges[..., -1, :, :, :, :, :] -= np.log(newest.sum((-3, -2, -1), keepdims=True))
+        actions = generator.normal(size=(*size.steps, 40))
+    values = generator.normal(size=(*size.batch, size.slots, *size.element))
+    elements = generator.normal(size=(*size.steps, *size.element))
+    return Sample(NondeterministicState(values, tops, edges), actions, elements)
+
+
+def logs_of(shares: Any) -> Any:
+    return np.where(shares > 0, np.log(np.where(shares > 0, shares, 1)), -np.inf)
+
+
+def _hard_logs(codes: Any, nothing_to_pop: float) -> Any:
+    """The log weights of a program; with how much a pop that finds nothing leaves it at that."""
+    codes, same = np.asarray(codes)[..., None, None, None, None], np.eye(2)
+    stays, symbol = same[:, None, :, None], same[None, :, None, :]
+    push = (codes == PUSH) * stays * [0, 1] * np.ones((1, 2, 1, 1))
+    pop = (codes == POP)[..., 0] * stays[..., 0] * np.ones((1, 2, 1))
+    replace = np.where((codes == POP) & (stays * symbol > 0), nothing_to_pop, logs_of((codes == NOOP) * stays * symbol))
+    blocks = (logs_of(push), logs_of(pop), replace)
+    return np.concatenate([each.reshape(*codes.shape[:-4], -1) for each in blocks], -1)
+
+
+def encode_logs(codes: Any, elements: Any) -> tuple[Any, Any]:
+    return _hard_logs(codes, -1000.0), elements
+
+
+def _nothing_else(buffer: Any, _: int) -> NondeterministicState:
+    tops = logs_of(np.eye(4)[0]).reshape(SIZES)
+    edges = np.full((len(buffer), *SIZES, len(buffer), *SIZES), -np.inf)
+    edges[-1, :, :, -1, 0, 0] = 0
+    return NondeterministicState(np.concatenate([buffer[:-1], 0 * buffer[-1:]]), tops, edges)
+
+
+NONDETERMINISTIC = Family(
+    "nondeterministic",
+    sample=_nondeterministic_sample,
+    verbs=(
+        Verb("peek", lambda s: (s.state,), lambda state: nondeterministic.peek(*state)),
+        Verb("step", lambda s: s, lambda state, actions, element: nondeterministic.step(*state, actions, element)),
+        Verb(
+            "scan",
+            lambda s: s,
+            lambda state, actions, elements: nondeterministic.scan(*state, actions, elements),
+            many=True,
+        ),
+        Verb("contents", lambda s: (s.state,), lambda state: nondeterministic.contents(*state)),
+        Verb("resize", lambda s: (s.state,), lambda s: nondeterministic.resize(*s, 2), (("capacity", 2),)),
+    ),
+    unused=_nothing_else,
+    encode=encode_logs,
+    decode=lambda reads: reads.sum((1, 2)),
+)
+
+
+FAMILIES = (POINTER, DISCRETE, SUPERPOSITION, NEURAL_STACK, NEURAL_QUEUE, NEURAL_DEQUE, NONDETERMINISTIC)
 
 # --- what the tests run over ---
 

@@ -12,7 +12,7 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from backends import assert_close
-from benchmarks import attention, controllers, memory, scans
+from benchmarks import attention, controllers, memory, nondeterministic, scans
 from benchmarks.__main__ import SUITE, main
 from benchmarks.measure import BACKWARD, FORWARD, Budget, Competitor, Runner, Work
 
@@ -64,7 +64,7 @@ def test_an_unknown_benchmark(tmp_path: Path):
 @pytest.mark.parametrize("work", WORKS, ids=lambda work: work.title)
 def test_competitors_do_the_same(work: Work):
     # One matrix product is a yardstick, and not the reads; a controller and a layer without a stack are others.
-    yardsticks = (scans.LIMIT, attention.LIMIT, *controllers.ALONE)
+    yardsticks = (scans.LIMIT, attention.LIMIT, nondeterministic.LIMIT, *controllers.ALONE)
     rivals = [competitor for competitor in work.competitors if competitor.name not in yardsticks]
     expected = evaluated(rivals[0])
     for rival in rivals[1:]:

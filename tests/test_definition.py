@@ -105,7 +105,10 @@ def test_the_dtype_stays(backend: Backend, case: Case, dtype: type):
 @pytest.mark.parametrize("size", [Size(2, 3, (0,)), Size(2, 3, (2,), (0,)), Size(0, 1, (0, 2), (2, 0))], ids=str)
 def test_axes_of_length_zero(backend: Backend, case: Case, size: Size):
     size = size if case.method else size._replace(time=None)
-    full = size._replace(element=tuple(n or 1 for n in size.element), batch=tuple(n or 1 for n in size.batch))
+    full = size._replace(batch=tuple(n or 1 for n in size.batch))
+    # Without numbers in its elements, what an automaton reads is how likely they are.
+    if not case.family.automaton:
+        full = full._replace(element=tuple(n or 1 for n in size.element))
     result = backend.function(case)(*backend.arguments(case, size, dtype=np.float32))
     for array, like in zip(backend.numpys(result), case.values(full), strict=True):
         assert array.ndim == like.ndim

@@ -99,6 +99,8 @@ def test_from_any_state(backend: Backend, family: Family, monkeypatch: pytest.Mo
         there = np.arange(16) < filled
         if family.strengths:
             state = sample.state._replace(strengths=sample.state.strengths * there)
+        elif family.automaton:
+            state = sample.state
         elif "depth" in family.fields:
             state = sample.state._replace(depth=np.full_like(sample.state.depth, filled))
         else:

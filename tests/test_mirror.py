@@ -27,6 +27,18 @@ EXTRA_NAMES = {
     },
     # PyTorch pays for every step of a loop, so its addresses are found without one.
     "_parallel/discrete.py": {"_addresses", "_first_fault", "_depths", "_faults"},
+    # PyTorch differentiates the loop where JAX has no derivative; JAX compiles runs of steps, and has no name for some
+    # things that PyTorch does have one for.
+    "_parallel/nondeterministic.py": {
+        "_Filter",
+        "_as_it_stands",
+        "_with_row",
+        "_again",
+        "_rows",
+        "_runs",
+        "_padded",
+        "_turned",
+    },
     # Its stack is a line of levels, which takes fewer operations; XLA would not mind them.
     "_chunked/neural_stack.py": {"Window", "close"},
     # JAX compiles runs of chunks of one size, and learns shapes without running anything.
@@ -53,6 +65,9 @@ OF_A_FRAMEWORK = {
     "layers/recurrent.py": {"StackRNN"},
     "layers/attention.py": {"StackAttention", "StackTrans"},
     "_parallel/neural_queue.py": {"_over_chunk"},
+    # PyTorch differentiates the loop where JAX has no derivative, and its loop adds a row where JAX writes one.
+    "nondeterministic.py": {"scan"},
+    "_parallel/nondeterministic.py": {"step"},
 }
 # What the frameworks spell differently.
 SPELLED = ((r"jnp\.asarray|torch\.tensor", "array"), (r"jnp\.|torch\.", ""), (r"jax_impl|torch_impl", "impl"))

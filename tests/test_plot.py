@@ -41,7 +41,17 @@ def test_pile_is_as_high_as_the_strengths(implementation, name):
     np.testing.assert_array_equal(heights, [1, 2, 1, 1, 2])
 
 
-@pytest.mark.parametrize("name", [family.name for family in FAMILIES if not family.strengths])
+def test_an_automaton_shows_its_tops_and_what_it_attends_to(implementation):
+    figure = _trace(*implementation, "nondeterministic")
+    tops, attention = (axes.images[0].get_array() for axes in figure.axes[:2])
+    np.testing.assert_array_equal(tops, np.ones((1, 5)))
+    # The newest push is at the top, and the bottom below all pushes.
+    expected = np.zeros((5 + 4, 5))
+    expected[[4, 3, 4, 4, 0], range(5)] = 1
+    np.testing.assert_array_equal(attention, expected)
+
+
+@pytest.mark.parametrize("name", [family.name for family in FAMILIES if not family.grows])
 def test_contents_have_the_top_at_the_top(implementation, name):
     figure = _trace(*implementation, name)
     shown = figure.axes[1].images[0].get_array()

@@ -56,13 +56,13 @@ def as_state(state: Any, check: Callable[[Any, type], Layout], kind: type) -> tu
     return flat(kind(*(as_array(f"state.{name}", field) for name, field in state._asdict().items())), layout), layout
 
 
-def as_codes(codes: Any) -> Array:
+def as_codes(codes: Any, name: str = "codes") -> Array:
     """Integer codes, from an array or from lists."""
-    _checks.check_code_list(codes)
+    _checks.check_code_list(codes, name)
     if not hasattr(codes, "dtype"):
         codes = jnp.asarray(codes) if np.size(codes) else jnp.zeros(np.shape(codes), jnp.int32)
-    _checks.check_codes("codes", codes)
-    return as_array("codes", codes)
+    _checks.check_codes(name, codes)
+    return as_array(name, codes)
 
 
 def as_lengths(lengths: Any, layout: Layout) -> Array | None:

@@ -42,8 +42,15 @@ def where_live(live: Bool[Array, "*batch"], new: Any, old: Any = None) -> Any:
     return jax.tree.map(chosen, new, old)
 
 
-def noop(family: Family, actions: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+def noop(family: Family, actions: Shaped[Array, "..."], state: Any) -> Shaped[Array, "..."]:
     """The actions, of the shape of these, that leave a stack as it is."""
+    if family.automaton:
+        states, symbols = state.tops.shape[-2:]
+        n = states * symbols
+        # Of the replacements, those of a state and top by itself.
+        place = numbered(actions, -1) - n * (n + states)
+        same = (place >= 0) & (place % (n + 1) == 0)
+        return jnp.broadcast_to(jnp.where(same, 0, -jnp.inf).astype(actions.dtype), actions.shape)
     if not family.action:
         return jnp.full_like(actions, NOOP)
     if "noop" in family.action:

@@ -31,6 +31,7 @@ from diffstack.jax_impl import (
     neural_deque,
     neural_queue,
     neural_stack,
+    nondeterministic,
     pointer,
     superposition,
 )
@@ -45,6 +46,7 @@ _FAMILIES = {
     neural_stack.NeuralStackState: neural_stack,
     neural_queue.NeuralQueueState: neural_queue,
     neural_deque.NeuralDequeState: neural_deque,
+    nondeterministic.NondeterministicState: nondeterministic,
 }
 _DEFINITIONS = {module.__name__.rpartition(".")[2]: _stepwise.form(module) for module in _FAMILIES.values()}
 # More runs keep the stacks smaller, where they grow, and take longer to compile.
@@ -199,7 +201,7 @@ def _over_chunk(
             alive = first + place < lengths
             new, output = where_live(alive, new, carry), where_live(alive, output)
             taken = tuple(
-                (where_live(alive, actions, noop(stack.family, actions)), where_live(alive, element))
+                (where_live(alive, actions, noop(stack.family, actions, stack.state)), where_live(alive, element))
                 for stack, (actions, element) in zip(stacks, taken, strict=True)
             )
         outcome = [
@@ -221,7 +223,7 @@ def _over_chunk(
 
 def _longest(stacks: list[_Stack], chunks: int) -> int:
     """How many chunks a run has. Stacks that do not grow or shrink need one run only."""
-    plan, grow = stacks[0].plan, any(stack.family.strengths for stack in stacks)
+    plan, grow = stacks[0].plan, any(stack.family.grows for stack in stacks)
     resized = grow or plan.starts_empty or not plan.final_states
     return max(4, -(-chunks // _RUNS)) if resized else max(1, chunks)
 

@@ -12,6 +12,7 @@ from diffstack.torch_impl import (
     neural_deque,
     neural_queue,
     neural_stack,
+    nondeterministic,
     notebook,
     pointer,
     reversal,
@@ -30,6 +31,7 @@ __all__ = [
     "neural_deque",
     "neural_queue",
     "neural_stack",
+    "nondeterministic",
     "notebook",
     "pointer",
     "reversal",
@@ -45,6 +47,7 @@ torch.serialization.add_safe_globals(
         neural_deque.NeuralDequeState,
         neural_queue.NeuralQueueState,
         neural_stack.NeuralStackState,
+        nondeterministic.NondeterministicState,
         pointer.PointerState,
         superposition.SuperpositionState,
     ]

@@ -44,12 +44,12 @@ def as_state(state: Any, check: Callable[[Any, type], Layout], kind: type) -> tu
     return flat(state, layout), layout
 
 
-def as_codes(codes: Any) -> Tensor:
+def as_codes(codes: Any, name: str = "codes") -> Tensor:
     """Integer codes, from a tensor, an array or from lists."""
-    _checks.check_code_list(codes)
+    _checks.check_code_list(codes, name)
     if not isinstance(codes, Tensor):
         codes = torch.as_tensor(codes) if np.size(codes) else torch.zeros(np.shape(codes), dtype=torch.int32)
-    _checks.check_codes("codes", codes)
+    _checks.check_codes(name, codes)
     return codes
 
 

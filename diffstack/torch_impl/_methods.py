@@ -28,6 +28,7 @@ THRESHOLDS = {
     "neural_stack": Threshold(16),
     "neural_queue": Threshold(8),
     "neural_deque": Threshold(16),
+    "nondeterministic": Threshold(1),
 }
 
 # For `unroll`: from how many steps on chunks are faster, and of how many steps a chunk is.
@@ -56,9 +57,11 @@ def chunk(method: object, time: Any, stacks: list[tuple[Family, _checks.Layout]]
         if method == "chunked":
             _checks.bad_value("method", "'sequential' or 'auto' where the number of steps is symbolic", "'chunked'")
         return None
-    # Stacks of the neural families have a slot for each step.
-    slots = [layout.slots + (time if family.strengths else 0) for family, layout in stacks]
-    numbers = sum(n * math.prod(layout.element) for n, (_, layout) in zip(slots, stacks, strict=True))
+    # Every step may take a slot; an automaton knows what each of its slots may stand on.
+    numbers = 0
+    for family, layout in stacks:
+        slots = layout.slots + (time if family.grows else 0)
+        numbers += slots * (slots if family.automaton else math.prod(layout.element))
     small = time < CHUNKED.steps or numbers < CHUNKED.numbers
     if not time or method == "sequential" or (method == "auto" and small):
         return None

@@ -44,8 +44,15 @@ def where_live(live: Bool[Tensor, "*batch"], new: Any, old: Any = None) -> Any:
     return tree.tree_map(chosen, new, old)
 
 
-def noop(family: Family, actions: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
+def noop(family: Family, actions: Shaped[Tensor, "..."], state: Any) -> Shaped[Tensor, "..."]:
     """The actions, of the shape of these, that leave a stack as it is."""
+    if family.automaton:
+        states, symbols = state.tops.shape[-2:]
+        n = states * symbols
+        # Of the replacements, those of a state and top by itself.
+        place = numbered(actions, -1) - n * (n + states)
+        same = (place >= 0) & (place % (n + 1) == 0)
+        return torch.where(same, 0.0, -torch.inf).to(actions.dtype).expand(actions.shape)
     if not family.action:
         return torch.full_like(actions, NOOP)
     if "noop" in family.action:

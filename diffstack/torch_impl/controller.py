@@ -30,6 +30,7 @@ from diffstack.torch_impl import (
     neural_deque,
     neural_queue,
     neural_stack,
+    nondeterministic,
     pointer,
     superposition,
 )
@@ -44,6 +45,7 @@ _FAMILIES = {
     neural_stack.NeuralStackState: neural_stack,
     neural_queue.NeuralQueueState: neural_queue,
     neural_deque.NeuralDequeState: neural_deque,
+    nondeterministic.NondeterministicState: nondeterministic,
 }
 _DEFINITIONS = {module.__name__.rpartition(".")[2]: _stepwise.form(module) for module in _FAMILIES.values()}
 
@@ -190,7 +192,7 @@ def _over_chunk(
             alive = first + place < lengths
             new, output = where_live(alive, new, carry), where_live(alive, output)
             taken = tuple(
-                (where_live(alive, actions, noop(stack.family, actions)), where_live(alive, element))
+                (where_live(alive, actions, noop(stack.family, actions, stack.state)), where_live(alive, element))
                 for stack, (actions, element) in zip(stacks, taken, strict=True)
             )
         outcome = [

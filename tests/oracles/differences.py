@@ -38,7 +38,9 @@ def numerical_gradient(
             for high, low, weight in zip(outputs_above, outputs_below, weights, strict=True):
                 if not high.shape == low.shape == weight.shape:
                     raise ValueError(f"output of shape {high.shape}, cotangent of shape {weight.shape}")
-                change += np.sum((high - low) * weight)
+                # The logarithm of nothing does not change.
+                moved = high != low
+                change += np.sum((high[moved] - low[moved]) * weight[moved])
             gradient[place] = change / (above - below)
     return gradients
 

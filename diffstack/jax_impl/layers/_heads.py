@@ -8,8 +8,17 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from diffstack._layers import Stack
 from diffstack.families import FAMILIES
-from diffstack.jax_impl import discrete, neural_deque, neural_queue, neural_stack, pointer, superposition
+from diffstack.jax_impl import (
+    discrete,
+    neural_deque,
+    neural_queue,
+    neural_stack,
+    nondeterministic,
+    pointer,
+    superposition,
+)
 from diffstack.jax_impl._arrays import matmul
 
 _MODULES = {
@@ -19,6 +28,7 @@ _MODULES = {
     "neural_stack": neural_stack,
     "neural_queue": neural_queue,
     "neural_deque": neural_deque,
+    "nondeterministic": nondeterministic,
 }
 
 
@@ -35,22 +45,35 @@ def linear(x: Array, parameters: dict[str, Array], name: str) -> Array:
 
 
 def actions_of(family: str, logits: Float[Array, "*batch actions"]) -> Array:
-    """A softmax, sigmoid strengths, or the code of the largest logit."""
+    """A softmax, sigmoid strengths, log weights, or the code of the largest logit."""
     table = FAMILIES[family]
+    if table.automaton:
+        return logits
     if not table.action:
         return jnp.argmax(logits, -1).astype(jnp.int32)
     return jax.nn.sigmoid(logits) if table.strengths else jax.nn.softmax(logits, -1)
 
 
-def start(family: str, dim: int, slots: int, batch: tuple[int, ...], dtype: Any) -> Any:
-    """An empty stack."""
-    return module_of(family).empty(max(slots, 1), (dim,), dtype=dtype, batch_shape=batch)
+def start(stack: Stack, steps: int, batch: tuple[int, ...], dtype: Any) -> Any:
+    """An empty stack, with the slots that so many steps need."""
+    more = {"states": stack.states, "symbols": stack.symbols} if stack.table.automaton else {}
+    slots = stack.slots(steps)
+    return module_of(stack.family).empty(slots, (stack.dim,), dtype=dtype, batch_shape=batch, **more)
 
 
-def grown(family: str, state: Any, steps: int) -> Any:
+def joined(stack: Stack, read: Float[Array, "..."]) -> Float[Array, "*batch read"]:
+    """A read as one vector: an automaton reads one for each state and top."""
+    if not stack.table.automaton:
+        return read
+    return read.reshape(*read.shape[: read.ndim - (3 if stack.dim else 2)], stack.read)
+
+
+def grown(stack: Stack, state: Any, steps: int) -> Any:
     """The stack with room for more steps."""
-    if FAMILIES[family].strengths:
-        return module_of(family).resize(state, state.strengths.shape[-1] + len(FAMILIES[family].ends) * steps)
+    if stack.table.strengths:
+        return module_of(stack.family).resize(state, state.strengths.shape[-1] + stack.ends * steps)
+    if stack.table.automaton:
+        return module_of(stack.family).resize(state, state.edges.shape[-3] + steps)
     space = jnp.zeros_like(state.buffer, shape=(*state.buffer.shape[:-2], steps, state.buffer.shape[-1]))
     return state._replace(buffer=jnp.concatenate([state.buffer, space], -2))
 

@@ -23,10 +23,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from diffstack import _checks, _layers
-from diffstack.families import FAMILIES
+from diffstack._layers import Stack
 from diffstack.jax_impl import superposition
 from diffstack.jax_impl._arrays import as_array, matmul
-from diffstack.jax_impl.layers._heads import actions_of, grown, linear, module_of, start, uniform
+from diffstack.jax_impl.layers._heads import actions_of, grown, joined, linear, module_of, start, uniform
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,9 @@ class StackAttention:
         stack: the name of their family.
         capacity: their number of slots; None for as many as the sequences need. Steps and segments give the outputs of
             one run where there is room for every step.
+        states: the number of states of nondeterministic stacks, which run fastest with a capacity of 1; that is enough
+            where no call goes on from the carry.
+        symbols: the number of their stack symbols.
 
     Example:
         >>> import jax
@@ -62,25 +65,28 @@ class StackAttention:
     heads: int = 1
     stack: str = "superposition"
     capacity: int | None = None
+    states: int = 1
+    symbols: int = 1
 
     def __post_init__(self) -> None:
         _checks.check_count("model", self.model, 1)
         _checks.check_count("heads", self.heads, 1)
-        _layers.check_stack(self.stack, self.dim, self.capacity)
+        _layers.check_stack(self.stack, self.dim, self.capacity, self.states, self.symbols)
 
     @property
-    def _ends(self) -> int:
-        return len(FAMILIES[self.stack].ends)
+    def _stack(self) -> Stack:
+        return Stack(self.stack, self.dim, self.capacity, states=self.states, symbols=self.symbols)
 
     def init(self, key: Array, *, dtype: Any = jnp.float32) -> dict[str, Array]:
         """Random parameters, uniform as PyTorch draws them."""
-        read = self.heads * self._ends * self.dim
-        logits = self.heads * (len(FAMILIES[self.stack].action) or 3)
-        shapes = {"actions": (logits, self.model), "vectors": (read, self.model), "output": (self.model, read)}
+        pushed, read = (self.heads * size for size in (self._stack.ends * self.dim, self._stack.read))
+        logits = self.heads * self._stack.logits
+        shapes = {"actions": (logits, self.model), "vectors": (pushed, self.model), "output": (self.model, read)}
         keys = jax.random.split(key, 3)
         return {
             f"{name}.weight": uniform(key, shape, shape[1], dtype)
             for key, (name, shape) in zip(keys, shapes.items(), strict=True)
+            if shape[0]
         }
 
     def scan(
@@ -108,19 +114,19 @@ class StackAttention:
         _layers.check_features("inputs", inputs, self.model, 2)
         *batch, time, _ = inputs.shape
         if carry is None:
-            slots = self.capacity or self._ends * time
-            carry = start(self.stack, self.dim, slots, (*batch, self.heads), inputs.dtype)
+            carry = start(self._stack, time, (*batch, self.heads), inputs.dtype)
         elif self.capacity is None:
-            carry = grown(self.stack, carry, time)
+            carry = grown(self._stack, carry, time)
         if lengths is not None:
             lengths = jnp.broadcast_to(jnp.asarray(lengths)[..., None], (*batch, self.heads))
         actions = actions_of(self.stack, self._split(linear(inputs, parameters, "actions")))
-        vectors = self._split(linear(inputs, parameters, "vectors"))
-        elements = vectors if self._ends == 1 else tuple(jnp.split(vectors, self._ends, -1))
+        # Without numbers there is no map to them.
+        vectors = self._split(linear(inputs, parameters, "vectors") if self.dim else inputs[..., :0])
+        elements = vectors if self._stack.ends == 1 else tuple(jnp.split(vectors, self._stack.ends, -1))
         carry, reads = module_of(self.stack).scan(carry, actions, elements, lengths=lengths, method=method)
-        reads = reads if self._ends == 1 else jnp.concatenate(reads, -1)
-        joined = jnp.moveaxis(reads, -3, -2).reshape(*batch, time, -1)
-        return linear(joined, parameters, "output"), carry
+        reads = joined(self._stack, reads) if self._stack.ends == 1 else jnp.concatenate(reads, -1)
+        reads = jnp.moveaxis(reads, -3, -2).reshape(*batch, time, self.heads * self._stack.read)
+        return linear(reads, parameters, "output"), carry
 
     def step(self, parameters: dict[str, Array], input: Array, carry: Any = None) -> tuple[Array, Any]:
         """One step, for an input (*batch, model), as in generation: the output and the stacks after it."""
@@ -131,7 +137,7 @@ class StackAttention:
 
     def _split(self, array: Array) -> Array:
         """(*batch, T, heads * n) as (*batch, heads, T, n)."""
-        return jnp.moveaxis(array.reshape(*array.shape[:-1], self.heads, -1), -2, -3)
+        return jnp.moveaxis(array.reshape(*array.shape[:-1], self.heads, array.shape[-1] // self.heads), -2, -3)
 
 
 @dataclass(frozen=True)
@@ -201,7 +207,8 @@ class StackTrans:
         _layers.check_features("hidden", hidden, self.model, 1)
         batch = hidden.shape[:-1]
         if state is None:
-            state = start("superposition", self.dim + 1, self.slots, (*batch, self.heads), hidden.dtype)
+            rows = Stack("superposition", self.dim + 1, self.slots)
+            state = start(rows, 1, (*batch, self.heads), hidden.dtype)
         actions = actions_of("superposition", linear(hidden, parameters, "actions").reshape(*batch, self.heads, 3))
         vectors = linear(hidden, parameters, "down").reshape(*batch, self.heads, self.dim)
         # The mask channel is the last entry of a row.

@@ -33,7 +33,7 @@ from diffstack import _layers
 from diffstack._layers import Stack
 from diffstack.jax_impl._arrays import as_array, matmul
 from diffstack.jax_impl.controller import unroll
-from diffstack.jax_impl.layers._heads import actions_of, grown, linear, start, uniform
+from diffstack.jax_impl.layers._heads import actions_of, grown, joined, linear, start, uniform
 
 
 class Trace(NamedTuple):
@@ -94,7 +94,8 @@ class StackRNN:
         }
         for i, stack in enumerate(self.stacks):
             for name, size in (("actions", stack.logits), ("vector", stack.ends * stack.dim)):
-                shapes |= {f"heads.{i}.{name}.weight": (size, self.hidden), f"heads.{i}.{name}.bias": (size,)}
+                if size:
+                    shapes |= {f"heads.{i}.{name}.weight": (size, self.hidden), f"heads.{i}.{name}.bias": (size,)}
         keys = jax.random.split(key, len(shapes))
         drawn = {
             name: uniform(key, shape, self.hidden, dtype)
@@ -166,21 +167,21 @@ class StackRNN:
         *batch, time, _ = inputs.shape
         if carry is None:
             zeros = jnp.zeros_like(inputs, shape=(*batch, self.hidden))
-            slots = (stack.capacity or stack.ends * time for stack in self.stacks)
-            states = (
-                start(stack.family, stack.dim, n, tuple(batch), inputs.dtype)
-                for stack, n in zip(self.stacks, slots, strict=True)
-            )
+            states = (start(stack, time, tuple(batch), inputs.dtype) for stack in self.stacks)
             return (zeros, zeros) if self.cell == "lstm" else (zeros,), tuple(states)
         hidden, states = carry
         return hidden, tuple(
-            state if stack.capacity else grown(stack.family, state, time)
+            state if stack.capacity else grown(stack, state, time)
             for stack, state in zip(self.stacks, states, strict=True)
         )
 
     def _cell(self, parameters: dict[str, Array], hidden: Any, input: Array, reads: Any) -> Any:
         """The state of the cell after it has seen the input and the reads."""
-        each = [read for some in reads for read in (some if isinstance(some, tuple) else (some,))]
+        each = [
+            joined(stack, read)
+            for stack, some in zip(self.stacks, reads, strict=True)
+            for read in (some if isinstance(some, tuple) else (some,))
+        ]
         seen = jnp.concatenate([input, *each], -1)
         of_input = _affine(seen, parameters["cell.weight_ih"], parameters["cell.bias_ih"])
         of_hidden = _affine(hidden[0], parameters["cell.weight_hh"], parameters["cell.bias_hh"])
@@ -191,7 +192,7 @@ class StackRNN:
         actions, elements = [], []
         for i, stack in enumerate(self.stacks):
             actions.append(actions_of(stack.family, linear(h, parameters, f"heads.{i}.actions")))
-            vector = linear(h, parameters, f"heads.{i}.vector")
+            vector = linear(h, parameters, f"heads.{i}.vector") if stack.dim else h[..., :0]
             vector = _VECTORS[stack.vector](vector)
             elements.append(vector if stack.ends == 1 else tuple(jnp.split(vector, stack.ends, -1)))
         return tuple(actions), tuple(elements)

@@ -11,6 +11,7 @@ from diffstack.torch_impl._chunked import (
     neural_deque,
     neural_queue,
     neural_stack,
+    nondeterministic,
     pointer,
     superposition,
 )
@@ -22,4 +23,5 @@ FORMS = {
     "neural_stack": neural_stack,
     "neural_queue": neural_queue,
     "neural_deque": neural_deque,
+    "nondeterministic": nondeterministic,
 }

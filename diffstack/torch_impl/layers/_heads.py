@@ -6,8 +6,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from diffstack._layers import Stack
 from diffstack.families import FAMILIES
-from diffstack.torch_impl import discrete, neural_deque, neural_queue, neural_stack, pointer, superposition
+from diffstack.torch_impl import (
+    discrete,
+    neural_deque,
+    neural_queue,
+    neural_stack,
+    nondeterministic,
+    pointer,
+    superposition,
+)
 
 _MODULES = {
     "pointer": pointer,
@@ -16,6 +25,7 @@ _MODULES = {
     "neural_stack": neural_stack,
     "neural_queue": neural_queue,
     "neural_deque": neural_deque,
+    "nondeterministic": nondeterministic,
 }
 
 
@@ -25,21 +35,36 @@ def module_of(family: str) -> Any:
 
 
 def actions_of(family: str, logits: Float[Tensor, "*batch actions"]) -> Tensor:
-    """A softmax, sigmoid strengths, or the code of the largest logit."""
+    """A softmax, sigmoid strengths, log weights, or the code of the largest logit."""
     table = FAMILIES[family]
+    if table.automaton:
+        return logits
     if not table.action:
         return torch.argmax(logits, -1).to(torch.int32)
     return torch.sigmoid(logits) if table.strengths else torch.softmax(logits, -1)
 
 
-def start(family: str, dim: int, slots: int, batch: tuple[int, ...], like: Tensor) -> Any:
-    """An empty stack."""
-    return module_of(family).empty(max(slots, 1), (dim,), dtype=like.dtype, batch_shape=batch, device=like.device)
+def start(stack: Stack, steps: int, batch: tuple[int, ...], like: Tensor) -> Any:
+    """An empty stack, with the slots that so many steps need."""
+    more = {"states": stack.states, "symbols": stack.symbols} if stack.table.automaton else {}
+    slots, device = stack.slots(steps), like.device
+    return module_of(stack.family).empty(
+        slots, (stack.dim,), dtype=like.dtype, batch_shape=batch, device=device, **more
+    )
 
 
-def grown(family: str, state: Any, steps: int) -> Any:
+def joined(stack: Stack, read: Float[Tensor, "..."]) -> Float[Tensor, "*batch read"]:
+    """A read as one vector: an automaton reads one for each state and top."""
+    if not stack.table.automaton:
+        return read
+    return read.reshape(*read.shape[: read.ndim - (3 if stack.dim else 2)], stack.read)
+
+
+def grown(stack: Stack, state: Any, steps: int) -> Any:
     """The stack with room for more steps."""
-    if FAMILIES[family].strengths:
-        return module_of(family).resize(state, state.strengths.shape[-1] + len(FAMILIES[family].ends) * steps)
+    if stack.table.strengths:
+        return module_of(stack.family).resize(state, state.strengths.shape[-1] + stack.ends * steps)
+    if stack.table.automaton:
+        return module_of(stack.family).resize(state, state.edges.shape[-3] + steps)
     space = state.buffer.new_zeros((*state.buffer.shape[:-2], steps, state.buffer.shape[-1]))
     return state._replace(buffer=torch.cat([state.buffer, space], -2))

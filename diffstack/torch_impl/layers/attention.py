@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from diffstack import _checks, _layers
-from diffstack.families import FAMILIES
+from diffstack._layers import Stack
 from diffstack.torch_impl import superposition
 from diffstack.torch_impl._arrays import as_array, matmul
-from diffstack.torch_impl.layers._heads import actions_of, grown, module_of, start
+from diffstack.torch_impl.layers._heads import actions_of, grown, joined, module_of, start
 
 
 class StackAttention(nn.Module):
@@ -39,6 +39,9 @@ class StackAttention(nn.Module):
         stack: the name of their family.
         capacity: their number of slots; None for as many as the sequences need. Steps and segments give the outputs of
             one run where there is room for every step.
+        states: the number of states of nondeterministic stacks, which run fastest with a capacity of 1; that is enough
+            where no call goes on from the carry.
+        symbols: the number of their stack symbols.
 
     Example:
         >>> import torch
@@ -53,18 +56,26 @@ class StackAttention(nn.Module):
     """
 
     def __init__(
-        self, model: int, dim: int, heads: int = 1, stack: str = "superposition", capacity: int | None = None
+        self,
+        model: int,
+        dim: int,
+        heads: int = 1,
+        stack: str = "superposition",
+        capacity: int | None = None,
+        states: int = 1,
+        symbols: int = 1,
     ) -> None:
         super().__init__()
         _checks.check_count("model", model, 1)
         _checks.check_count("heads", heads, 1)
-        _layers.check_stack(stack, dim, capacity)
+        _layers.check_stack(stack, dim, capacity, states, symbols)
         self.model, self.dim, self.heads, self.stack, self.capacity = model, dim, heads, stack, capacity
-        self._ends = len(FAMILIES[stack].ends)
-        read = heads * self._ends * dim
-        self.actions = nn.Linear(model, heads * (len(FAMILIES[stack].action) or 3), bias=False)
-        self.vectors = nn.Linear(model, read, bias=False)
-        self.output = nn.Linear(read, model, bias=False)
+        self.states, self.symbols = states, symbols
+        self._stack = Stack(stack, dim, capacity, states=states, symbols=symbols)
+        self.actions = nn.Linear(model, heads * self._stack.logits, bias=False)
+        # Without numbers there is no map to them.
+        self.vectors = nn.Linear(model, heads * self._stack.ends * dim, bias=False) if dim else None
+        self.output = nn.Linear(heads * self._stack.read, model, bias=False)
 
     def forward(
         self,
@@ -89,20 +100,19 @@ class StackAttention(nn.Module):
         _layers.check_features("inputs", inputs, self.model, 2)
         *batch, time, _ = inputs.shape
         if carry is None:
-            slots = self.capacity or self._ends * time
-            carry = start(self.stack, self.dim, slots, (*batch, self.heads), inputs)
+            carry = start(self._stack, time, (*batch, self.heads), inputs)
         elif self.capacity is None:
-            carry = grown(self.stack, carry, time)
+            carry = grown(self._stack, carry, time)
         if lengths is not None:
             lengths = torch.as_tensor(lengths, device=inputs.device)[..., None].expand(*batch, self.heads)
         actions = actions_of(self.stack, self._split(self.actions(inputs)))
         # Autocast narrows them, and the discrete family takes its own dtype alone.
-        vectors = self._split(self.vectors(inputs)).to(inputs.dtype)
-        elements = vectors if self._ends == 1 else torch.split(vectors, self.dim, -1)
+        vectors = self._split(self.vectors(inputs) if self.vectors else inputs[..., :0]).to(inputs.dtype)
+        elements = vectors if self._stack.ends == 1 else torch.split(vectors, self.dim, -1)
         carry, reads = module_of(self.stack).scan(carry, actions, elements, lengths=lengths, method=method)
-        reads = reads if self._ends == 1 else torch.cat(reads, -1)
-        joined = torch.movedim(reads, -3, -2).reshape(*batch, time, -1)
-        return self.output(joined), carry
+        reads = joined(self._stack, reads) if self._stack.ends == 1 else torch.cat(reads, -1)
+        reads = torch.movedim(reads, -3, -2).reshape(*batch, time, self.heads * self._stack.read)
+        return self.output(reads), carry
 
     def step(self, input: Tensor, carry: Any = None) -> tuple[Tensor, Any]:
         """One step, for an input (*batch, model), as in generation: the output and the stacks after it."""
@@ -113,7 +123,7 @@ class StackAttention(nn.Module):
 
     def _split(self, array: Tensor) -> Tensor:
         """(*batch, T, heads * n) as (*batch, heads, T, n)."""
-        return torch.movedim(array.reshape(*array.shape[:-1], self.heads, -1), -2, -3)
+        return torch.movedim(array.reshape(*array.shape[:-1], self.heads, array.shape[-1] // self.heads), -2, -3)
 
 
 class StackTrans(nn.Module):
@@ -166,7 +176,8 @@ class StackTrans(nn.Module):
         _layers.check_features("hidden", hidden, self.model, 1)
         batch = hidden.shape[:-1]
         if state is None:
-            state = start("superposition", self.dim + 1, self.slots, (*batch, self.heads), hidden)
+            rows = Stack("superposition", self.dim + 1, self.slots)
+            state = start(rows, 1, (*batch, self.heads), hidden)
         actions = actions_of("superposition", self.actions(hidden).reshape(*batch, self.heads, 3))
         vectors = self.down(hidden).reshape(*batch, self.heads, self.dim)
         # The mask channel is the last entry of a row.

@@ -32,7 +32,7 @@ from diffstack import _layers
 from diffstack._layers import Stack
 from diffstack.torch_impl._arrays import as_array
 from diffstack.torch_impl.controller import unroll
-from diffstack.torch_impl.layers._heads import actions_of, grown, start
+from diffstack.torch_impl.layers._heads import actions_of, grown, joined, start
 
 
 class Trace(NamedTuple):
@@ -138,21 +138,21 @@ class StackRNN(nn.Module):
         *batch, time, _ = inputs.shape
         if carry is None:
             zeros = inputs.new_zeros((*batch, self.hidden))
-            slots = (stack.capacity or stack.ends * time for stack in self.stacks)
-            states = (
-                start(stack.family, stack.dim, n, tuple(batch), inputs)
-                for stack, n in zip(self.stacks, slots, strict=True)
-            )
+            states = (start(stack, time, tuple(batch), inputs) for stack in self.stacks)
             return (zeros, zeros) if self.kind == "lstm" else (zeros,), tuple(states)
         hidden, states = carry
         return hidden, tuple(
-            state if stack.capacity else grown(stack.family, state, time)
+            state if stack.capacity else grown(stack, state, time)
             for stack, state in zip(self.stacks, states, strict=True)
         )
 
     def _cell(self, hidden: Any, input: Tensor, reads: Any) -> Any:
         """The state of the cell after it has seen the input and the reads."""
-        each = [read for some in reads for read in (some if isinstance(some, tuple) else (some,))]
+        each = [
+            joined(stack, read)
+            for stack, some in zip(self.stacks, reads, strict=True)
+            for read in (some if isinstance(some, tuple) else (some,))
+        ]
         seen = torch.cat([input, *each], -1)
         # Not the module's own call, for which `torch.vmap` has no rule.
         of_input = functional.linear(seen, self.cell.weight_ih, self.cell.bias_ih)
@@ -172,12 +172,12 @@ class _Head(nn.Module):
         super().__init__()
         self.stack = stack
         self.actions = nn.Linear(hidden, stack.logits)
-        self.vector = nn.Linear(hidden, stack.ends * stack.dim)
+        self.vector = nn.Linear(hidden, stack.ends * stack.dim) if stack.dim else None
         with torch.no_grad():
             self.actions.bias.copy_(torch.tensor(stack.bias))
 
     def forward(self, h: Tensor, dtype: torch.dtype) -> tuple[Any, Any]:
-        vector = _VECTORS[self.stack.vector](self.vector(h))
+        vector = _VECTORS[self.stack.vector](self.vector(h) if self.vector else h[..., :0])
         # Autocast narrows it, and the discrete family takes its own dtype alone.
         vector = vector.to(dtype)
         elements = vector if self.stack.ends == 1 else torch.split(vector, self.stack.dim, -1)
