@@ -1,7 +1,7 @@
 """The few words in which the frameworks differ, so that a test of what they share is written once."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from controllers import unrolled
-from families import Case, Family, floats, is_floating, with_floats
+from families import FULL, Case, Family, floats, is_floating, with_floats
 
 
 class Backend:
@@ -53,6 +53,10 @@ class Backend:
     ) -> tuple[list[Any], list[Any]]:
         """The floating results, and the gradients of the floating arguments; under random cotangents by default."""
         raise NotImplementedError
+
+    def computed(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """The results alone; in JAX of one program, not of one for each operation."""
+        return function(*arguments)
 
     def arrays(self, tree: Any, family: Family | None = None) -> Any:
         """A tree of NumPy arrays as one of the framework's; states become the family's own."""
@@ -119,6 +123,14 @@ class Jax(Backend):
             cotangents = drawn(floats(jax.eval_shape(function, *arguments)))
         outputs, gradients = differentiated(function)(arguments, list(map(self.array, cotangents)))
         return self.numpys(outputs), self.numpys(gradients)
+
+    def computed(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return compiled(function)(*arguments)
+
+
+@cache
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    return jax.jit(function)
 
 
 @cache
@@ -190,6 +202,19 @@ def drawn(outputs: list[Any]) -> list[Any]:
 
 
 JAX, TORCH = BACKENDS = (Jax(), Torch())
+
+
+def witnesses(of: Sequence[Any], options: Sequence[Any], first: int = 0) -> list[tuple[Backend, Any, Any]]:
+    """Framework, family and option. PyTorch takes every option; JAX, which compiles each, takes one for each family,
+    by turns, and all of them when the full product is asked for.
+    """
+    return [
+        (backend, each, option)
+        for backend in BACKENDS
+        for place, each in enumerate(of)
+        for turn, option in enumerate(options)
+        if FULL or backend is TORCH or (place + first) % len(options) == turn
+    ]
 
 
 def bits(array: Any) -> Any:

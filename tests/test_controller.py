@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from backends import JAX, TORCH, Backend, assert_close, assert_same_bits
+from backends import BACKENDS, JAX, TORCH, Backend, assert_close, assert_same_bits, witnesses
 from controllers import HARD, METHODS, MODES, UNROLLS, controller, unrolled
 from diffstack._checks import Layout
 from diffstack._plan import chunk_length, runs
 from diffstack.actions import NOOP, POP, PUSH
 from diffstack.families import FAMILIES as TABLE
-from families import FAMILIES, Case, Family, Size, floats
+from families import FAMILIES, NEURAL_STACK, POINTER, SUPERPOSITION, Case, Family, Size, floats, product
 from test_definition import check_gradients
 from test_methods import CHANGES, NEURAL
 
@@ -49,11 +49,11 @@ def test_values_and_gradients(backend: Backend, case: Case):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("case", CHUNKED, ids=str)
 def test_values_over_several_chunks(backend: Backend, case: Case):
-    """From a full state and, with hard actions, over 65 steps, where soft ones are chaotic."""
-    size = Size(65, 7, (2,), (2,))
+    """From a full state and, with hard actions, over 37 steps, where soft ones are chaotic."""
+    size = Size(37, 7, (2,), (2,))
     hard = HARD[case.family, case.method]
     arguments = backend.arrays(tuple(hard.arguments(size, hard=True)), case.family)
-    results = backend.numpys(unrolled(backend, hard, True)(*arguments))
+    results = backend.numpys(backend.computed(unrolled(backend, hard, True), *arguments))
     for actual, expected in zip(results, hard.values(size, hard=True), strict=True):
         assert_close(actual, expected, 1e-12)
 
@@ -61,14 +61,17 @@ def test_values_over_several_chunks(backend: Backend, case: Case):
 # --- the two methods ---
 
 
-def agree(backend: Backend, family: Family, arguments: Any, hard: bool, **options: Any) -> None:
+def agree(backend: Backend, family: Family, arguments: Any, final_states: bool = True, **options: Any) -> None:
     """Values and gradients of everything, chunk by chunk, are those of the loop."""
     given = backend.arrays(arguments, family)
     ours, theirs = (
-        backend.outcome(unrolled(backend, case_of(family, method), hard, **more), given)
-        for method, more in (("sequential", {}), ("chunked", options))
+        backend.outcome(unrolled(backend, HARD[family, method], True, **more), given)
+        for method, more in (
+            ("sequential", {} if final_states else {"final_states": False}),
+            ("chunked", options if final_states else {"final_states": False, **options}),
+        )
     )
-    for left, right in zip(theirs[0], ours[0], strict=False):
+    for left, right in zip(theirs[0], ours[0], strict=True):
         assert_close(left, right, 1e-12)
     scale = max((np.abs(gradient).max(initial=0) for gradient in ours[1]), default=0)
     kept = len(floats(arguments[0])) if options.get("starts_empty") else 0
@@ -76,9 +79,12 @@ def agree(backend: Backend, family: Family, arguments: Any, hard: bool, **option
         assert np.abs(left - right).max(initial=0) <= 1e-12 * scale
 
 
+# Chunks with a rest, chunks without one, and one step; in JAX more than one step for every family.
+TIMES = [*witnesses(FAMILIES, (37, 40)), *witnesses(FAMILIES, (1, None), 1)]
+
+
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("time", [1, 37])
-@FAMILY
+@pytest.mark.parametrize(("backend", "family", "time"), [each for each in TIMES if each[2]], ids=str)
 def test_chunks_are_the_loop(backend: Backend, family: Family, time: int):
     """At chunk borders and off them; full and half-filled states, soft and hard actions, ties, in one batch."""
     soft, hard = (HARD[family, "chunked"].arguments(Size(time, 40, (2,), (3,)), hard=each) for each in (False, True))
@@ -88,7 +94,7 @@ def test_chunks_are_the_loop(backend: Backend, family: Family, time: int):
         actions = np.concatenate([actions[:3], ties])
         strengths = state.strengths * (np.arange(40) < np.array([0, 20, 40, 0, 20, 40])[:, None])
         state = state._replace(strengths=strengths)
-    agree(backend, family, (state, actions, elements), True)
+    agree(backend, family, (state, actions, elements))
 
 
 def emptied(family: Family, state: Any) -> Any:
@@ -103,41 +109,45 @@ def emptied(family: Family, state: Any) -> Any:
     )
 
 
+# Slots, and whether the final states are wanted.
+PROMISES = witnesses(FAMILIES, ((7, True), (65, False)))
+
+
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("slots", [7, 65])
-@FAMILY
-def test_the_promises(backend: Backend, family: Family, slots: int):
+@pytest.mark.parametrize(("backend", "family", "promise"), PROMISES, ids=str)
+def test_the_promises(backend: Backend, family: Family, promise: tuple[int, bool]):
     """A stack that starts empty, smaller than the sequence or as large; with its final state and without."""
+    slots, final_states = promise
     state, *sequences = HARD[family, "chunked"].arguments(Size(65, slots, (2,), (3,)))
-    arguments = (emptied(family, state), *sequences)
-    agree(backend, family, arguments, True, starts_empty=True)
-    given = backend.arrays(arguments, family)
-    whole = unrolled(backend, case_of(family, "chunked"), True)(*given)
-    (carry, states), outputs = unrolled(
-        backend, case_of(family, "chunked"), True, starts_empty=True, final_states=False
-    )(*given)
-    assert states is None
-    for actual, expected in zip(backend.numpys((carry, outputs)), backend.numpys((whole[0][0], whole[1])), strict=True):
-        assert_close(actual, expected, 1e-12)
+    agree(backend, family, (emptied(family, state), *sequences), final_states, starts_empty=True)
+
+
+def test_final_states_that_are_not_wanted(backend: Backend):
+    """They are None, by either method."""
+    state, *sequences = HARD[SUPERPOSITION, "chunked"].arguments(Size(2, 3, (2,)), dtype=np.float32)
+    for method in METHODS:
+        run = unrolled(backend, HARD[SUPERPOSITION, method], True, final_states=False)
+        (_, states), _ = backend.computed(run, *backend.arrays((state, *sequences), SUPERPOSITION))
+        assert states is None
 
 
 @pytest.mark.usefixtures("x64")
-@FAMILY
-def test_no_gradient_reaches_a_stack_that_starts_empty(backend: Backend, family: Family):
-    """By either method; without the promise it does."""
-    if family.only_moves:
-        return
-    state, *sequences = HARD[family, "chunked"].arguments(Size(13, 3, (2,)))
+@pytest.mark.parametrize(
+    ("backend", "family", "method"),
+    witnesses([family for family in FAMILIES if not family.only_moves], METHODS),
+    ids=str,
+)
+def test_no_gradient_reaches_a_stack_that_starts_empty(backend: Backend, family: Family, method: str):
+    """Without the promise it does."""
+    state, *sequences = HARD[family, "chunked"].arguments(Size(13, 3, (2,), (2,)))
     # Values without strength, which a strength of more than 0 would show.
     empty = state._replace(strengths=0 * state.strengths) if family.strengths else emptied(family, state)
     given = backend.arrays((empty, *sequences), family)
-    for method in METHODS:
-        case = case_of(family, method)
-        _, plain = backend.outcome(unrolled(backend, case), given)
-        _, promised = backend.outcome(unrolled(backend, case, starts_empty=True), given)
-        assert any(gradient.any() for gradient in plain[: len(state)])
-        assert not any(gradient.any() for gradient in promised[: len(state)])
-        assert any(gradient.any() for gradient in promised[len(state) :])
+    _, plain = backend.outcome(unrolled(backend, case_of(family, "chunked")), given)
+    _, promised = backend.outcome(unrolled(backend, case_of(family, method), starts_empty=True), given)
+    assert any(gradient.any() for gradient in plain[: len(state)])
+    assert not any(gradient.any() for gradient in promised[: len(state)])
+    assert any(gradient.any() for gradient in promised[len(state) :])
 
 
 def test_what_falls_off_the_bottom_is_read_by_nobody(backend: Backend):
@@ -188,7 +198,8 @@ def test_lengths(backend: Backend, case: Case):
     for where, length in enumerate(lengths):
         for leaf in floats(sequences):
             leaf[where, length:] = np.nan
-    result = unrolled(backend, case)(*backend.arrays((state, *sequences), family), backend.array(np.asarray(lengths)))
+    given = *backend.arrays((state, *sequences), family), backend.array(np.asarray(lengths))
+    result = backend.computed(unrolled(backend, case), *given)
     carry, final, outputs = result[0][0], result[0][1], result[1]
     for where, length in enumerate(lengths):
         alone = jax.tree.map(lambda leaf, w=where, n=length: leaf[w, :n], tuple(sequences))
@@ -215,7 +226,9 @@ def test_hard_programs_give_back_bits(backend: Backend, family: Family):
         return carry, *inputs, read
 
     inputs = program, backend.array(elements)
-    _, reads = backend.module("controller").unroll(decide, (), state, inputs, method="chunked")
+    _, reads = backend.computed(
+        partial(backend.module("controller").unroll, decide, (), method="chunked"), state, inputs
+    )
     assert_same_bits(backend.numpy(reads)[40:80], values[::-1])
 
 
@@ -225,13 +238,14 @@ def test_strengths_that_are_not_strengths(backend: Backend, family: Family):
     state, actions, elements = HARD[family, "chunked"].arguments(Size(70, 3, (2,), (1,)))
     changed = [change(actions[0]) for change in CHANGES.values()]
     state, elements = jax.tree.map(lambda leaf: np.repeat(leaf, len(changed), 0), (state, elements))
-    unroll, results = backend.module("controller").unroll, []
+    unroll = backend.module("controller").unroll
+
+    def reads(state: Any, *inputs: Any) -> list[Any]:
+        return [unroll(lambda c, x, r: (c, *x, r), (), state, inputs, method=method)[1] for method in METHODS]
+
     with backend.x64():
-        given = backend.arrays((state, np.stack(changed), elements), family)
-        for method in METHODS:
-            _, reads = unroll(lambda c, x, r: (c, *x, r), (), given[0], given[1:], method=method)
-            results.append(backend.numpys(reads))
-    for right, left in zip(*results, strict=True):
+        results = backend.computed(reads, *backend.arrays((state, np.stack(changed), elements), family))
+    for right, left in zip(*map(backend.numpys, results), strict=True):
         np.testing.assert_allclose(left, right, rtol=0, atol=1e-12)
         assert np.isnan(right[:, 42:]).all((1, 2)).tolist() == [name.startswith("nan") for name in CHANGES]
 
@@ -285,8 +299,6 @@ def test_all_families_at_once(backend: Backend):
         size = Size(20, 3, (2,), (2,))
         cases = [HARD[family, "sequential"] for family in FAMILIES]
         given = [backend.arrays(tuple(case.arguments(size)), case.family) for case in cases]
-        alone = [unrolled(backend, case, True)(*each) for case, each in zip(cases, given, strict=True)]
-        states, actions, elements = (tuple(each) for each in zip(*given, strict=True))
 
         def decide(carry: Any, inputs: Any, reads: Any) -> Any:
             xp = jnp if backend is JAX else torch
@@ -296,55 +308,64 @@ def test_all_families_at_once(backend: Backend):
             ]
             return tuple(tuple(part) for part in zip(*each, strict=True))
 
-        carry = tuple(result[0][0] * 0 for result in alone)
-        for method in METHODS:
-            (carries, finals), outputs = backend.module("controller").unroll(
-                decide, carry, states, (actions, elements), method=method
-            )
-            together = backend.numpys([((c, f), o) for c, f, o in zip(carries, finals, outputs, strict=True)])
-            for actual, expected in zip(together, backend.numpys(alone), strict=True):
+        def alone_and_together(given: Any) -> list[Any]:
+            alone = [unrolled(backend, case, True)(*each) for case, each in zip(cases, given, strict=True)]
+            states, actions, elements = (tuple(each) for each in zip(*given, strict=True))
+            carry, results = tuple(result[0][0] * 0 for result in alone), [alone]
+            for method in METHODS:
+                (carries, finals), outputs = backend.module("controller").unroll(
+                    decide, carry, states, (actions, elements), method=method
+                )
+                results.append([((c, f), o) for c, f, o in zip(carries, finals, outputs, strict=True)])
+            return results
+
+        alone, *others = map(backend.numpys, backend.computed(alone_and_together, given))
+        for together in others:
+            for actual, expected in zip(together, alone, strict=True):
                 assert_close(actual, expected, 1e-12)
 
 
 # --- transformations ---
 
 
+# Those that JAX differentiates twice, which takes it long to compile: without strengths and with them.
+TWICE = product(*FAMILIES) or (POINTER, NEURAL_STACK)
+
+
 @pytest.mark.usefixtures("x64")
-@FAMILY
-def test_second_derivatives_and_tangents(family: Family):
+@pytest.mark.parametrize(
+    ("backend", "family"),
+    # The discrete stack is linear in the elements.
+    [(b, f) for b in BACKENDS for f in FAMILIES if not f.only_moves and (b is TORCH or f in TWICE)],
+    ids=str,
+)
+def test_second_derivatives_and_tangents(backend: Backend, family: Family):
     """By every way of either framework, chunk by chunk as by the loop."""
-    if family.only_moves:
-        # It is linear in the elements.
-        return
-    size = Size(40, 50, (2,))
-    state, *sequences = HARD[family, "chunked"].arguments(size)
+    state, *sequences = HARD[family, "chunked"].arguments(Size(40, 50, (2,)))
+    actions, elements = backend.arrays(tuple(sequences), family)
     found = []
     for method in METHODS:
-        case = case_of(family, method)
-        ours, theirs = unrolled(JAX, case), unrolled(TORCH, case)
 
-        def loss(elements: Any, actions: Any, function: Any = ours, backend: Backend = JAX) -> Any:
-            xp = jnp if backend is JAX else torch
-            leaves = floats(jax.tree.leaves(function(backend.arrays(state, family), actions, elements)))
+        def loss(elements: Any, actions: Any, method: str = method) -> Any:
+            run, xp = unrolled(backend, case_of(family, method)), jnp if backend is JAX else torch
+            leaves = floats(jax.tree.leaves(run(backend.arrays(state, family), actions, elements)))
             return sum(xp.sum(xp.sin(leaf)) for leaf in leaves)
 
-        actions, elements = JAX.arrays(tuple(sequences), family)
-        found.append(jax.jit(lambda e, a, loss=loss: jax.jvp(jax.grad(loss), (e, a), (e, a)))(elements, actions))
-
-        actions, elements = TORCH.arrays(tuple(sequences), family)
-        of = partial(loss, function=theirs, backend=TORCH)
+        if backend is JAX:
+            found.append(jax.jit(lambda e, a, loss=loss: jax.jvp(jax.grad(loss), (e, a), (e, a)))(elements, actions))
+            continue
         leaves = jax.tree.map(lambda leaf: leaf.clone().requires_grad_(), (elements, actions))
-        first = torch.autograd.grad(of(*leaves), jax.tree.leaves(leaves), create_graph=True)
+        first = torch.autograd.grad(loss(*leaves), jax.tree.leaves(leaves), create_graph=True)
         second = torch.autograd.grad(sum(each.sum() for each in first), jax.tree.leaves(leaves))
         with torch.autograd.forward_ad.dual_level():
             dual = torch.autograd.forward_ad.make_dual(actions, torch.ones_like(actions))
-            tangent = torch.autograd.forward_ad.unpack_dual(of(elements, dual)).tangent
-        by_func = torch.func.grad(of, 1)(elements, actions)
-        many = torch.vmap(of, (None, 0))(elements, torch.stack([actions, 0.5 * actions]))
+            tangent = torch.autograd.forward_ad.unpack_dual(loss(elements, dual)).tangent
+        by_func = torch.func.grad(loss, 1)(elements, actions)
+        many = torch.vmap(loss, (None, 0))(elements, torch.stack([actions, 0.5 * actions]))
         found.append((second, tangent, by_func, many))
-    for left, right in zip(jax.tree.leaves(found[2:]), jax.tree.leaves(found[:2]), strict=True):
-        scale = np.abs(np.asarray(right.detach() if hasattr(right, "detach") else right)).max()
-        assert np.abs(np.asarray(left) - np.asarray(right)).max() <= 1e-9 * scale
+    for left, right in zip(jax.tree.leaves(found[1:]), jax.tree.leaves(found[:1]), strict=True):
+        expected = backend.numpy(right)
+        assert np.abs(backend.numpy(left) - expected).max() <= 1e-9 * np.abs(expected).max()
 
 
 def test_jax_traces_a_controller_once():
@@ -414,7 +435,9 @@ def test_pytorch_calls_a_controller_once_a_step():
 
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family.action], ids=str)
 def test_jax_keeps_a_chunk_and_not_a_step(family: Family):
-    """As XLA plans it, forward and backward: less than a quarter of the loop."""
+    """Forward and backward: less than a quarter of the loop. As JAX says what the backward pass is given, and for one
+    family with strengths and one without as XLA plans it.
+    """
     arguments = JAX.arrays(tuple(HARD[family, "chunked"].arguments(Size(120, 120, (16,), (2,)))), family)
     sizes = []
     for method in METHODS:
@@ -423,8 +446,14 @@ def test_jax_keeps_a_chunk_and_not_a_step(family: Family):
         def loss(*arguments: Any, function: Any = function) -> Any:
             return sum(jnp.sum(leaf**2) for leaf in floats(function(*arguments)))
 
-        compiled = jax.jit(jax.grad(loss, (1, 2))).lower(*arguments).compile()
-        sizes.append(compiled.memory_analysis().temp_size_in_bytes)
+        if family in TWICE:
+            compiled = jax.jit(jax.grad(loss, (1, 2))).lower(*arguments).compile()
+            sizes.append(compiled.memory_analysis().temp_size_in_bytes)
+        else:
+            kept = jax.eval_shape(
+                lambda *sequences, loss=loss: jax.vjp(partial(loss, arguments[0]), *sequences)[1], *arguments[1:]
+            )
+            sizes.append(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept)))
     assert sizes[1] < sizes[0] / 4
 
 
