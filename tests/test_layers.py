@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from backends import JAX, TORCH, Backend, assert_close
+from backends import JAX, TORCH, Backend, assert_close, witnesses
 from diffstack import jax_impl, torch_impl, weights
 from diffstack.jax_impl.layers import Stack
-from families import FAMILIES, Family, Size
+from families import DISCRETE, FAMILIES, NEURAL_DEQUE, SUPERPOSITION, Family, Size, product
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -28,11 +28,10 @@ def stack_of(family: str, **options: Any) -> Stack:
 
 
 def pair(kind: str, *arguments: Any, **options: Any) -> tuple[Any, dict[str, Any], Any]:
-    """A layer of JAX, its parameters, and the same one of PyTorch."""
-    ours = getattr(jax_impl.layers, kind)(*arguments, **options)
-    theirs = getattr(torch_impl.layers, kind)(*arguments, **options).double()
-    parameters = ours.init(jax.random.key(1), dtype=jnp.float64)
-    theirs.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in parameters.items()})
+    """A layer of JAX, its parameters, and the same one of PyTorch, which draws them without compiling anything."""
+    torch.manual_seed(1)
+    ours, theirs = (getattr(each.layers, kind)(*arguments, **options) for each in (jax_impl, torch_impl))
+    parameters = {name: jnp.asarray(tensor.numpy()) for name, tensor in theirs.double().state_dict().items()}
     return ours, parameters, theirs
 
 
@@ -70,9 +69,9 @@ def test_recurrent_in_both(family: str, cell: str):
 
 
 def test_recurrent_with_several_stacks():
-    """All families at once, over several chunks."""
-    stacks = tuple(stack_of(family.name) for family in FAMILIES)
-    layers = pair("StackRNN", 2, 5, stacks)
+    """Over several chunks: stacks with strengths and without, of codes, and with two ends."""
+    families = product(*FAMILIES) or (SUPERPOSITION, DISCRETE, NEURAL_DEQUE)
+    layers = pair("StackRNN", 2, 5, tuple(stack_of(family.name) for family in families))
     ours, theirs = gradients(*layers, RNG.normal(size=(40, 2)), method="chunked", final_states=False)
     for left, right in zip(theirs, ours, strict=True):
         assert_close(left, right, 1e-11)
@@ -118,8 +117,9 @@ def cell_of(kind: str, p: Any, x: Any, h: Any, c: Any) -> tuple[Any, Any]:
     return sigmoid(o) * np.tanh(c), c
 
 
-@pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("name", ["superposition", "neural_stack", "neural_deque"])
+@pytest.mark.parametrize(
+    ("backend", "name", "cell"), witnesses(["superposition", "neural_stack", "neural_deque"], CELLS), ids=str
+)
 def test_recurrent_against_the_equations(backend: Backend, name: str, cell: str):
     family = next(family for family in FAMILIES if family.name == name)
     ours, parameters, theirs = pair("StackRNN", 2, 5, stack_of(name), cell)
@@ -193,23 +193,22 @@ def stepper(backend: Backend, layers: Any) -> Any:
     return (lambda *a: ours.step(parameters, *a)) if backend is JAX else theirs.step
 
 
-@pytest.mark.parametrize("kind", ["StackRNN", "StackAttention"])
-@pytest.mark.parametrize("family", FAMILIES, ids=str)
+@pytest.mark.parametrize(("backend", "family", "kind"), witnesses(FAMILIES, ["StackRNN", "StackAttention"]), ids=str)
 def test_a_carry_cut_anywhere(backend: Backend, family: Family, kind: str):
     """Segments, and one step at a time, give the outputs of one run; with a capacity or without."""
     name = family.name
     capacity = 20 if name in ("pointer", "neural_queue") else None
     stack = Stack(name, 3, capacity)
     layers = pair(kind, 2, 5, stack) if kind == "StackRNN" else pair(kind, 2, 3, 2, name, capacity)
-    run, step, x = runner(backend, layers), stepper(backend, layers), backend.array(RNG.normal(size=(2, 7, 2)))
-    whole, _ = run(x)
-    first, carry = run(x[:, :3])
-    second, carry = run(x[:, 3:5], carry)
-    outputs = [backend.numpy(first), backend.numpy(second)]
-    for t in (5, 6):
-        output, carry = step(x[:, t], carry)
-        outputs.append(backend.numpy(output)[:, None])
-    assert_close(np.concatenate(outputs, 1), backend.numpy(whole), 1e-12)
+    run, step, x = runner(backend, layers), stepper(backend, layers), backend.array(RNG.normal(size=(2, 6, 2)))
+
+    def whole_and_cut(x: Any) -> tuple[Any, ...]:
+        first, carry = run(x[:, :3])
+        second, carry = run(x[:, 3:5], carry)
+        return run(x)[0], first, second, step(x[:, 5], carry)[0][:, None]
+
+    whole, *parts = map(backend.numpy, backend.computed(whole_and_cut, x))
+    assert_close(np.concatenate(parts, 1), whole, 1e-12)
 
 
 def test_a_trace(backend: Backend):
@@ -232,7 +231,9 @@ def test_parameters_have_the_same_names_and_shapes():
         ("StackAttention", (4, 3, 2, "neural_deque")),
         ("StackTrans", (4, 3, 2, 5)),
     ):
-        _, parameters, theirs = pair(kind, *arguments)
+        ours, _, theirs = pair(kind, *arguments)
+        parameters = ours.init(jax.random.key(1), dtype=jnp.float64)
+        assert {array.dtype for array in parameters.values()} == {jnp.dtype(jnp.float64)}
         shapes = {name: tuple(tensor.shape) for name, tensor in theirs.state_dict().items()}
         assert {name: array.shape for name, array in parameters.items()} == shapes
 
@@ -282,7 +283,7 @@ def test_pytorch_autocast(family: Family):
 
 def test_pytorch_compile_and_func():
     torch.compiler.reset()
-    layer, x = torch_impl.layers.StackRNN(2, 3, stack_of("superposition")), torch.randn(3, 2, 4, 2)
+    layer, x = torch_impl.layers.StackRNN(2, 3, stack_of("superposition")), torch.randn(3, 2, 2, 2)
     plain = layer(x[0])[0]
     assert torch.equal(torch.compile(layer, backend="eager", fullgraph=True)(x[0])[0], plain)
     assert_close(torch.vmap(lambda x: layer(x)[0])(x)[0].detach().numpy(), plain.detach().numpy(), 1e-6)

@@ -1,16 +1,16 @@
 """Every mode gives the plain answer: a table, family by method by mode.
 
 A mode is a way in which users run a function: on a mesh, exported, compiled, under autocast. (`jit`, `vmap` and the
-like have files of their own, `jax_impl/test_transforms.py` and `torch_impl/test_transforms.py`.) Values are compared.
-Gradients are traced, which is where a mode would refuse them; XLA computes what was traced. On meshes, values are
-those of one method by turns. Of what PyTorch compiles
-or exports, every family takes one method, and `torch_impl/test_transforms.py` compiles the other. A new family or
-method joins the table by itself.
+like have files of their own, `jax_impl/test_transforms.py` and `torch_impl/test_transforms.py`.) In JAX, values are
+compared by one method of a family, and gradients traced by the other, in turns; all of both in the full product. A
+trace is where a mode would refuse them; XLA computes what was traced. Of what PyTorch compiles or exports, every family
+takes one method, and `torch_impl/test_transforms.py` compiles the other. A new family or method joins the table by
+itself.
 """
 
 import io
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -25,6 +25,7 @@ from controllers import MODES
 from families import (
     CASES,
     FAMILIES,
+    FULL,
     POINTER,
     SCANS,
     SMALL,
@@ -43,6 +44,16 @@ TOLERANCE = 8 * float(np.finfo(np.float32).eps)
 BATCH = PartitionSpec("batch")
 VERBS = tuple(case for case in CASES if case.method is None)
 SEQUENCES = (*SCANS, *MODES)
+
+
+def valued(first: int) -> list[Case]:
+    """The cases whose values are compared; of the others gradients are traced, and of all when FULL asks for it."""
+    unrolls = [case for case in MODES if FULL or (FAMILIES.index(case.family) // 2 + first) % 2 == 0]
+    return [*by_turns(SCANS, first), *unrolls]
+
+
+def traces(case: Case, first: int) -> bool:
+    return FULL or case not in valued(first)
 
 
 def assert_all_close(actual: Any, expected: Any) -> None:
@@ -83,6 +94,7 @@ def traced(function: Callable[..., Any], arguments: Any) -> None:
     assert [leaf.shape for leaf in shapes] == [leaf.shape for leaf in floats(arguments)]
 
 
+@cache
 def made_inside(case: Case, batch: int) -> Callable[..., Any]:
     """The scan from a state that is made inside: it varies over no axis of a mesh, and is sharded over none."""
     element = case.arguments(SMALL)[0][0].shape[2:]
@@ -97,12 +109,11 @@ def made_inside(case: Case, batch: int) -> Callable[..., Any]:
 @pytest.mark.parametrize("case", SEQUENCES, ids=str)
 def test_jax_shard_map(case: Case):
     arguments = JAX.arguments(case, SMALL, dtype=np.float32)
-    traced(in_shard_map(JAX.function(case)), arguments)
-    inside = in_shard_map(made_inside(case, 1))
-    if case in by_turns(SEQUENCES, 0):
-        assert_all_close(inside(*arguments[1:]), made_inside(case, 2)(*arguments[1:]))
-    else:
-        jax.eval_shape(inside, *arguments[1:])
+    if traces(case, 0):
+        traced(in_shard_map(JAX.function(case)), arguments)
+    if case in valued(0):
+        results = in_shard_map(made_inside(case, 1))(*arguments[1:])
+        assert_all_close(results, JAX.computed(made_inside(case, 2), *arguments[1:]))
 
 
 @pytest.mark.parametrize("case", SEQUENCES, ids=str)
@@ -110,11 +121,12 @@ def test_jax_explicit_mesh(case: Case):
     arguments = JAX.arguments(case, SMALL, dtype=np.float32)
     inside = made_inside(case, 2)
     with jax.set_mesh(mesh(AxisType.Explicit)):
-        traced(JAX.function(case), sharded(arguments))
-        if case not in by_turns(SEQUENCES, 1):
+        if traces(case, 1):
+            traced(JAX.function(case), sharded(arguments))
+        if case not in valued(1):
             return
-        results = inside(*sharded(arguments[1:]))
-    assert_all_close(results, inside(*arguments[1:]))
+        results = jax.jit(inside)(*sharded(arguments[1:]))
+    assert_all_close(results, JAX.computed(inside, *arguments[1:]))
     assert all(leaf.sharding.spec[0] == "batch" for leaf in jax.tree.leaves(results))
 
 
@@ -126,25 +138,32 @@ def test_jax_export(case: Case):
         return
     assert_exported(case, "batch")
     with pytest.raises(ValueError, match=r"^method: expected 'sequential' or 'auto' where the number"):
-        assert_exported(case, "batch, time")
+        jax.eval_shape(JAX.function(case), *symbolic_shapes(case, "batch, time"))
 
 
-def assert_exported(case: Case, axes: str) -> None:
-    """For a symbolic batch and, in the sequences, a symbolic time."""
-    function, arguments = JAX.function(case), JAX.arguments(case, SMALL, dtype=np.float32)
-    symbols = jax.export.symbolic_shape(axes)
+def symbolic_shapes(case: Case, axes: str) -> tuple[Any, ...]:
+    """The arguments with a symbolic batch and, in the sequences, a symbolic time."""
+    arguments, symbols = JAX.arguments(case, SMALL, dtype=np.float32), jax.export.symbolic_shape(axes)
 
     def symbolic(count: int, tree: Any) -> Any:
         return jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct((*symbols[:count], *leaf.shape[count:]), leaf.dtype), tree
         )
 
-    shapes = symbolic(1, arguments[0]), *symbolic(len(symbols), arguments[1:])
-    traced(function, shapes)
+    return symbolic(1, arguments[0]), *symbolic(len(symbols), arguments[1:])
+
+
+def assert_exported(case: Case, axes: str) -> None:
+    function, shapes = JAX.function(case), symbolic_shapes(case, axes)
+    if traces(case, 1):
+        traced(function, shapes)
+    if case not in valued(1):
+        return
+    arguments = JAX.arguments(case, SMALL, dtype=np.float32)
     leaves, structure = jax.tree.flatten(arguments)
     program = jax.jit(lambda *leaves: jax.tree.leaves(function(*jax.tree.unflatten(structure, leaves))))
     exported = jax.export.export(program)(*jax.tree.leaves(shapes))
-    assert_all_close(exported.call(*leaves), function(*arguments))
+    assert_all_close(exported.call(*leaves), JAX.computed(function, *arguments))
 
 
 @pytest.mark.parametrize("case", VERBS, ids=str)
@@ -164,7 +183,7 @@ def test_jax_reversal(family: Family):
     shape = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("batch"), 5, 3), jnp.float32)
     jax.export.export(jax.jit(reverse))(shape)
     with jax.set_mesh(mesh(AxisType.Explicit)):
-        explicit = reverse(sharded(sequences))
+        explicit = jax.jit(reverse)(sharded(sequences))
     for result in (in_shard_map(reverse)(sequences), explicit):
         assert_same_bits(np.asarray(result), np.asarray(sequences[:, ::-1]))
 

@@ -20,6 +20,7 @@ from families import (
     Case,
     Family,
     Size,
+    by_turns,
     floats,
     mainly_scans,
     product,
@@ -28,8 +29,8 @@ from families import (
 
 TOLERANCE = 4 * float(np.finfo(np.float32).eps)
 DIFFERENTIABLE = tuple(case for case in CASES if case.differentiable)
-# Of what comes in two ways, these take the one and the others the other.
-TURN = [case for case in CASES if FAMILIES.index(case.family) % 2 == (case.method != "sequential")]
+# Of what comes in two ways, these take the one and the others the other; among both are both methods.
+TURN = [case for case in CASES if FAMILIES.index(case.family) // 2 % 2 == 0]
 
 
 def prepared(case: Case, dtype: Any = np.float32) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -82,7 +83,7 @@ def test_vmap_with_a_shared_argument(case: Case, shared: int):
     assert_all_close(jax.vmap(function, in_axes=axes)(*one), function(*many))
 
 
-@pytest.mark.parametrize("case", mainly_scans(DIFFERENTIABLE), ids=str)
+@pytest.mark.parametrize("case", by_turns(mainly_scans(DIFFERENTIABLE), 0), ids=str)
 def test_gradients_in_every_way(case: Case):
     """<cotangent, J tangent> = <J^T cotangent, tangent>; the same of each stack by itself, or under checkpoint."""
     # The gradient of an automaton's tops is a small sum of large terms.
@@ -127,7 +128,7 @@ def every_way_agrees(case: Case, dtype: Any) -> None:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("case", mainly_scans(DIFFERENTIABLE), ids=str)
+@pytest.mark.parametrize("case", by_turns(mainly_scans(DIFFERENTIABLE), 1), ids=str)
 def test_gradients_to_second_order(case: Case):
     """Forward over reverse, by turns reverse over reverse, against differences of the gradient along a direction."""
     arguments = JAX.arguments(case, Size(2 if case.method else None, 2, (1,)))
@@ -166,7 +167,7 @@ def test_a_scan_of_the_users_own(family: Family):
     assert_all_close((final, reads), function(state, actions, elements))
 
 
-@pytest.mark.parametrize("case", SCANS, ids=str)
+@pytest.mark.parametrize("case", by_turns(SCANS, 1), ids=str)
 def test_inputs_over_two_devices(case: Case):
     devices = jax.devices("cpu")
     assert len(devices) == 2
