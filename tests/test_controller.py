@@ -215,12 +215,12 @@ def test_lengths(backend: Backend, case: Case):
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family.is_stack], ids=str)
 def test_hard_programs_give_back_bits(backend: Backend, family: Family):
     """What is pushed over several chunks is popped bit for bit."""
-    values = np.random.default_rng(5).normal(size=(40, 3)).astype(np.float32)
-    codes = np.asarray([0] * 40 + [1] * 40, np.int32)
+    values = np.random.default_rng(5).normal(size=(24, 3)).astype(np.float32)
+    codes = np.asarray([PUSH] * 24 + [POP] * 24, np.int32)
     elements = np.concatenate([values, np.zeros_like(values)])
     module = backend.module(family.name)
     program = module.encode(backend.array(codes))
-    state = module.empty(50, (3,))
+    state = module.empty(30, (3,))
 
     def decide(carry: Any, inputs: Any, read: Any) -> Any:
         return carry, *inputs, read
@@ -229,7 +229,7 @@ def test_hard_programs_give_back_bits(backend: Backend, family: Family):
     _, reads = backend.computed(
         partial(backend.module("controller").unroll, decide, (), method="chunked"), state, inputs
     )
-    assert_same_bits(backend.numpy(reads)[40:80], values[::-1])
+    assert_same_bits(backend.numpy(reads)[24:48], values[::-1])
 
 
 @pytest.mark.parametrize("family", NEURAL, ids=str)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
-from backends import Backend, assert_close
+from backends import BACKENDS, Backend, assert_close, witnesses
 from families import CASES, FULL, SCANS, SMALL, STEP, Case, Size, by_turns, floats, mainly_scans
 
 SIZES = [
@@ -29,17 +29,18 @@ ALL_SIZES = [
 DIFFERENTIABLE = tuple(case for case in CASES if case.differentiable)
 
 
-def sized(cases: tuple[Case, ...], sizes: Sequence[Size], steps: Sequence[Size] = STEPS) -> list[object]:
-    """Each case at the covering sizes, or at all sizes when the full product is asked for."""
+def sized(cases: Sequence[Case], sizes: Sequence[Size], steps: Sequence[Size] = STEPS) -> list[object]:
+    """Each case in both frameworks at the covering sizes, or at all sizes when the full product is asked for."""
     if FULL:
         sizes = [size for size in ALL_SIZES if size.time is not None]
         steps = [size._replace(time=None) for size in ALL_SIZES if size.time == 0]
-    pairs = [(case, size) for case in cases for size in (sizes if case.method else steps)]
-    return [pytest.param(*pair, id="-".join(map(str, pair))) for pair in pairs]
+    scans, verbs = ([case for case in cases if bool(case.method) == many] for many in (True, False))
+    found = [*itertools.product(BACKENDS, scans, sizes), *witnesses(verbs, steps)]
+    return [pytest.param(*each, id="-".join(map(str, each))) for each in found]
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("case", "size"), sized(CASES, SIZES))
+@pytest.mark.parametrize(("backend", "case", "size"), sized(CASES, SIZES))
 def test_values(backend: Backend, case: Case, size: Size):
     """The values, and where they are differentiable and the size is one of GRADIENTS, the gradients."""
     arguments, function = backend.arguments(case, size), backend.function(case)
@@ -62,7 +63,7 @@ def check_gradients(case: Case, size: Size, gradients: list[Any]) -> None:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("case", "size"), sized(SCANS, SIZES[2:3]))
+@pytest.mark.parametrize(("backend", "case", "size"), sized(SCANS, SIZES[2:3]))
 def test_values_of_hard_actions(backend: Backend, case: Case, size: Size):
     result = backend.function(case)(*backend.arguments(case, size, hard=True))
     for actual, expected in zip(backend.numpys(result), case.values(size, hard=True), strict=True):
@@ -70,7 +71,7 @@ def test_values_of_hard_actions(backend: Backend, case: Case, size: Size):
 
 
 @pytest.mark.bits
-@pytest.mark.parametrize("case", mainly_scans(CASES), ids=str)
+@pytest.mark.parametrize("case", by_turns(mainly_scans(CASES), 0), ids=str)
 def test_float32_is_as_good_as_it_can_be(backend: Backend, case: Case):
     """8 units in the last place, from float32 arguments that the oracle takes in float64."""
     size = Size(64, 7) if case.method else Size(None, 7)

@@ -4,8 +4,8 @@ A mode is a way in which users run a function: on a mesh, exported, compiled, un
 like have files of their own, `jax_impl/test_transforms.py` and `torch_impl/test_transforms.py`.) In JAX, values are
 compared by one method of a family, and gradients traced by the other, in turns; all of both in the full product. A
 trace is where a mode would refuse them; XLA computes what was traced. Of what PyTorch compiles or exports, every family
-takes one method, and `torch_impl/test_transforms.py` compiles the other. A new family or method joins the table by
-itself.
+takes one method of `scan`, and `torch_impl/test_transforms.py` compiles the other; its `unroll` is compiled or
+exported, by turns. A new family or method joins the table by itself.
 """
 
 import io
@@ -166,14 +166,19 @@ def assert_exported(case: Case, axes: str) -> None:
     assert_all_close(exported.call(*leaves), JAX.computed(function, *arguments))
 
 
-@pytest.mark.parametrize("case", VERBS, ids=str)
-def test_jax_verbs_on_meshes(case: Case):
-    """Inside shard_map, and on a mesh with explicit axes."""
-    function, arguments = JAX.function(case), JAX.arguments(case, STEP, dtype=np.float32)
-    expected = function(*arguments)
-    jax.eval_shape(in_shard_map(function), *arguments)
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+def test_jax_verbs_on_meshes(family: Family):
+    """Inside shard_map, and on a mesh with explicit axes; all verbs in one program."""
+    cases = [case for case in VERBS if case.family is family]
+    given = [JAX.arguments(case, STEP, dtype=np.float32) for case in cases]
+
+    def verbs(given: Any) -> list[Any]:
+        return [JAX.function(case)(*arguments) for case, arguments in zip(cases, given, strict=True)]
+
+    jax.eval_shape(in_shard_map(verbs), given)
     with jax.set_mesh(mesh(AxisType.Explicit)):
-        assert_all_close(function(*sharded(arguments)), expected)
+        results = jax.jit(verbs)(sharded(given))
+    assert_all_close(results, JAX.computed(verbs, given))
 
 
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family.is_stack], ids=str)
@@ -212,7 +217,13 @@ def assert_as_plain(case: Case, result: Any, arguments: tuple[Any, ...]) -> None
         assert_close(left, right, TOLERANCE)
 
 
-@pytest.mark.parametrize("case", by_turns(SEQUENCES, 0), ids=str)
+def taken_by_torch(first: int) -> list[Case]:
+    """What the one way to a graph takes and the other does not: a method of each scan, and every second `unroll`."""
+    unrolls = [case for case in MODES if FULL or FAMILIES.index(case.family) % 2 == first]
+    return [*by_turns(SCANS, first), *unrolls]
+
+
+@pytest.mark.parametrize("case", taken_by_torch(0), ids=str)
 def test_torch_compile_at_several_shapes(case: Case):
     """The first shape is taken for a constant, the second makes the batch a variable; a length has its own graph."""
     graphs = []
@@ -252,7 +263,7 @@ def test_torch_compile_pops_from_several_batches():
             assert torch.equal(left, right)
 
 
-@pytest.mark.parametrize("case", by_turns(SEQUENCES, 1), ids=str)
+@pytest.mark.parametrize("case", taken_by_torch(1), ids=str)
 def test_torch_export_with_a_dynamic_batch(case: Case):
     arguments = sized(case, 2, 3)
     batch = torch.export.Dim("batch")

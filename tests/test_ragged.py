@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from backends import Backend, assert_close
-from families import FAMILIES, SCANS, Case, Family, Size, by_turns, floats, is_floating
+from backends import JAX, Backend, assert_close
+from families import FAMILIES, FULL, SCANS, Case, Family, Size, by_turns, floats, is_floating
 
 LENGTHS = np.array([0, 3, 5, 3])
 SIZE = Size(5, 3, (2,), (4,))
@@ -71,7 +71,7 @@ def test_gradients_are_those_of_each_sequence_alone(backend: Backend, family: Fa
     for theirs in map(gradients, others):
         for actual, expected in zip(theirs, ours, strict=True):
             np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-12)
-    for length in (3, 5):
+    for length in (3,) if backend is JAX and not FULL else (3, 5):
         # The sequences of one length, as a batch without padding.
         where = np.flatnonzero(length == LENGTHS)
         state, *sequences = jax.tree.map(lambda leaf, w=where: leaf[w], arguments)
