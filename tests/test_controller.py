@@ -48,10 +48,11 @@ def test_values_and_gradients(backend: Backend, case: Case):
 
 
 @pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("time", [37, *product(65)])
 @pytest.mark.parametrize("case", CHUNKED, ids=str)
-def test_values_over_several_chunks(backend: Backend, case: Case):
-    """From a full state and, with hard actions, over 37 steps, where soft ones are chaotic."""
-    size = Size(37, 7, (2,), (2,))
+def test_values_over_several_chunks(backend: Backend, case: Case, time: int):
+    """From a full state and, with hard actions, over many steps, where soft ones are chaotic."""
+    size = Size(time, 7, (2,), (2,))
     hard = HARD[case.family, case.method]
     arguments = backend.arrays(tuple(hard.arguments(size, hard=True)), case.family)
     results = backend.numpys(backend.computed(unrolled(backend, hard, True), *arguments))
@@ -114,7 +115,7 @@ def emptied(family: Family, state: Any) -> Any:
 
 
 # Slots, and whether the final states are wanted.
-PROMISES = witnesses(FAMILIES, ((7, True), (65, False)))
+PROMISES = witnesses(FAMILIES, ((7, True), (65, False), *product((7, False), (65, True))))
 
 
 @pytest.mark.usefixtures("x64")
@@ -217,15 +218,16 @@ def test_lengths(backend: Backend, case: Case):
 
 
 @pytest.mark.bits
+@pytest.mark.parametrize("count", [24, *product(40)])
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family.is_stack], ids=str)
-def test_hard_programs_give_back_bits(backend: Backend, family: Family):
+def test_hard_programs_give_back_bits(backend: Backend, family: Family, count: int):
     """What is pushed over several chunks is popped bit for bit."""
-    values = np.random.default_rng(5).normal(size=(24, 3)).astype(np.float32)
-    codes = np.asarray([PUSH] * 24 + [POP] * 24, np.int32)
+    values = np.random.default_rng(5).normal(size=(count, 3)).astype(np.float32)
+    codes = np.asarray([PUSH] * count + [POP] * count, np.int32)
     elements = np.concatenate([values, np.zeros_like(values)])
     module = backend.module(family.name)
     program = module.encode(backend.array(codes))
-    state = module.empty(30, (3,))
+    state = module.empty(50, (3,))
 
     def decide(carry: Any, inputs: Any, read: Any) -> Any:
         return carry, *inputs, read
@@ -234,7 +236,7 @@ def test_hard_programs_give_back_bits(backend: Backend, family: Family):
     _, reads = backend.computed(
         partial(backend.module("controller").unroll, decide, (), method="chunked"), state, inputs
     )
-    assert_same_bits(backend.numpy(reads)[24:48], values[::-1])
+    assert_same_bits(backend.numpy(reads)[count:], values[::-1])
 
 
 @pytest.mark.parametrize("family", NEURAL, ids=str)
