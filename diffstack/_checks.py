@@ -239,17 +239,17 @@ def check_bottom(bottom: Any, layout: Layout, dtype: Any) -> None:
     check_dtype("bottom", bottom.dtype, dtype, "the state")
 
 
-def check_log_weights(actions: Any, layout: Layout, tops: Any, *, timed: bool) -> Any:
-    """The log weights of push, pop and replace, for one step or for many, whose number is returned."""
+def check_log_weights(actions: Any, layout: Layout, tops: Any, steps: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The log weights of push, pop and replace, for one step or for many; without their number, it is returned."""
     states, symbols = tops.shape[-2:]
     width, rank, shape = states * symbols * (2 * states * symbols + states), len(layout.batch), tuple(actions.shape)
     meaning = f"log weights of {states} states and {symbols} symbols"
-    if timed and len(shape) != rank + 2:
+    if steps is None and len(shape) != rank + 2:
         bad_value("actions", f"shape {(*layout.batch, 'time', width)}, {meaning}", f"shape {shape}")
-    time = shape[rank : rank + 1] if timed else ()
-    check_shape("actions", shape, (*layout.batch, *time, width), meaning)
+    steps = shape[rank : rank + 1] if steps is None else steps
+    check_shape("actions", shape, (*layout.batch, *steps, width), meaning)
     check_dtype("actions", actions.dtype, tops.dtype, "state.tops")
-    return time[0] if timed else None
+    return steps
 
 
 def check_vector(name: str, shape: tuple[int, ...]) -> None:

@@ -561,7 +561,7 @@ def encode_logs(codes: Any, elements: Any) -> tuple[Any, Any]:
 def _nothing_else(buffer: Any, _: int) -> NondeterministicState:
     tops = logs_of(np.eye(4)[0]).reshape(SIZES)
     edges = np.full((len(buffer), *SIZES, len(buffer), *SIZES), -np.inf)
-    edges[-1, :, :, -1, 0, 0] = 0
+    edges[-1, 0, 0, -1, 0, 0] = 0
     return NondeterministicState(np.concatenate([buffer[:-1], 0 * buffer[-1:]]), tops, edges)
 
 

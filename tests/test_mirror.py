@@ -65,8 +65,9 @@ OF_A_FRAMEWORK = {
     "layers/recurrent.py": {"StackRNN"},
     "layers/attention.py": {"StackAttention", "StackTrans"},
     "_parallel/neural_queue.py": {"_over_chunk"},
-    # PyTorch differentiates the loop where JAX has no derivative, and its loop adds a row where JAX writes one.
-    "nondeterministic.py": {"scan"},
+    # PyTorch has a type of its own for shapes. It differentiates the loop where JAX has no derivative, and its loop
+    # adds a row where JAX writes one.
+    "nondeterministic.py": {"scan", "empty", "resize"},
     "_parallel/nondeterministic.py": {"step"},
 }
 # What the frameworks spell differently.

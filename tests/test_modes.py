@@ -100,7 +100,8 @@ def made_inside(case: Case, batch: int) -> Callable[..., Any]:
     element = case.arguments(SMALL)[0][0].shape[2:]
 
     def run(*sequences: Any) -> Any:
-        state = JAX.module(case.family.name).empty(3, element, batch_shape=(batch,))
+        sizes = {"states": 2, "symbols": 2} if case.family.automaton else {}
+        state = JAX.module(case.family.name).empty(3, element, batch_shape=(batch,), **sizes)
         return JAX.function(case)(state, *sequences)
 
     return run

@@ -49,6 +49,7 @@ cast up to that of the state.
 and names it.
 """
 
+import math
 from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
@@ -190,8 +191,8 @@ def _scan(
 ) -> tuple[NondeterministicState, Float[Array, "..."]]:
     first, capacity, steps = state, state.values.shape[-2], actions.shape[-2]
     if lengths is not None:
-        still = noop(FAMILIES["nondeterministic"], actions[..., 0, :], state)
-        actions, elements = stopped(actions, lengths, still[..., None, :]), stopped(elements, lengths)
+        still = noop(FAMILIES["nondeterministic"], actions, state)
+        actions, elements = stopped(actions, lengths, still), stopped(elements, lengths)
     if method == "sequential":
         state, reads = _sequential.scan(_step, _with_room(state, steps=steps), actions, elements)
     else:
@@ -290,7 +291,7 @@ def empty(
     logs = dtype_of_logs(dtype)
     tops = jnp.full((*layout.batch, *shape), -jnp.inf, logs).at[..., 0, 0].set(0)
     edges = jnp.full((*layout.batch, layout.slots, *shape, layout.slots, *shape), -jnp.inf, logs)
-    return NondeterministicState(values, tops, edges.at[..., -1, :, :, -1, 0, 0].set(0))
+    return NondeterministicState(values, tops, edges.at[..., -1, 0, 0, -1, 0, 0].set(0))
 
 
 def encode(codes: Any, pushed: Any = None, *, states: int = 1, symbols: int = 1, dtype: Any = None) -> Array:
@@ -316,16 +317,21 @@ def encode(codes: Any, pushed: Any = None, *, states: int = 1, symbols: int = 1,
     pushed = jnp.zeros_like(codes) if pushed is None else as_codes(pushed, "pushed")
     _checks.check_shape("pushed", pushed.shape, codes.shape, "a symbol for each of the codes")
     states, symbols = _checks.check_count("states", states, 1), _checks.check_count("symbols", symbols, 1)
-    stay = jnp.eye(states, dtype=bool)[:, None, :, None]
+    ones = (1,) * codes.ndim
+    stays = jnp.eye(states, dtype=bool).reshape(*ones, states, 1, states, 1)
+    same = jnp.eye(symbols, dtype=bool).reshape(*ones, 1, symbols, 1, symbols)
+    new = jnp.arange(symbols, dtype=pushed.dtype).reshape(*ones, 1, 1, 1, symbols)
     codes, pushed = (each[..., None, None, None, None] for each in (codes, pushed))
     nothing = jnp.asarray(-jnp.inf, floating_dtype(dtype))
-    push = jnp.where((codes == PUSH) & stay & (pushed == jnp.arange(symbols)), 0, nothing)
-    pop = jnp.where((codes == POP)[..., 0] & stay[..., 0], 0, nothing)
-    same = stay & jnp.eye(symbols, dtype=bool)[:, None, :] & (codes != PUSH)
-    replace = jnp.where(same, jnp.where(codes == POP, jnp.asarray(NOTHING_TO_POP, nothing.dtype), 0), nothing)
+    push = jnp.where((codes == PUSH) & stays & (pushed == new), 0, nothing)
+    pop = jnp.where((codes == POP)[..., 0] & stays[..., 0], 0, nothing)
+    replace = jnp.where(codes == POP, jnp.asarray(NOTHING_TO_POP, nothing.dtype), 0)
+    replace = jnp.where(stays & same & (codes != PUSH), replace, nothing)
     batch, full = codes.shape[:-4], (states, symbols, states, symbols)
     blocks = ((push, full), (pop, full[:3]), (replace, full))
-    return jnp.concatenate([jnp.broadcast_to(x, (*batch, *shape)).reshape(*batch, -1) for x, shape in blocks], -1)
+    return jnp.concatenate(
+        [jnp.broadcast_to(x, (*batch, *shape)).reshape(*batch, math.prod(shape)) for x, shape in blocks], -1
+    )
 
 
 def peek(state: NondeterministicState) -> Array:
@@ -399,14 +405,12 @@ def scan(
     """
     state, layout = _opened(state)
     actions = as_wide("actions", actions, state.tops)
-    time = _checks.check_log_weights(actions, layout, state.tops, timed=True)
     if elements is None and 0 in layout.element:
+        (time,) = _checks.check_log_weights(actions, layout, state.tops, None)
         elements = jnp.zeros_like(state.values, shape=(*layout.batch, time, *layout.element))
     elements = as_wide("elements", elements, state.values)
-    _checks.check_shape(
-        "elements", elements.shape, (*layout.batch, time, *layout.element), "one element for each of the actions"
-    )
-    _checks.check_dtype("elements", elements.dtype, state.values.dtype, "the state")
+    time = _checks.check_elements("elements", elements, layout, state.values.dtype)
+    _checks.check_log_weights(actions, layout, state.tops, (time,))
     lengths = as_lengths(lengths, layout)
     method = _methods.choose(method, "nondeterministic", time, layout)
     state, reads = run(_scan, state, actions, flat(elements, layout), lengths, method=method)
@@ -459,7 +463,7 @@ def _opened(state: NondeterministicState) -> tuple[NondeterministicState, Layout
 def _inputs(actions: Any, element: Any, state: NondeterministicState, layout: Layout) -> tuple[Array, Array]:
     """The checked actions and element of a step."""
     actions = as_wide("actions", actions, state.tops)
-    _checks.check_log_weights(actions, layout, state.tops, timed=False)
+    _checks.check_log_weights(actions, layout, state.tops, ())
     if element is None and 0 in layout.element:
         element = jnp.zeros_like(state.values, shape=layout.batch + layout.element)
     element = as_wide("element", element, state.values)

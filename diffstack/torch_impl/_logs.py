@@ -11,8 +11,9 @@ from torch import Tensor
 
 
 def as_logs(*logs: Float[Tensor, "..."]) -> tuple[Float[Tensor, "..."], ...]:
-    """Logarithms in float32 at least: a narrower dtype has too few digits for them."""
-    return tuple(each.to(dtype_of_logs(each.dtype)) for each in logs)
+    """Logarithms in float32 at least, since a narrower dtype has too few digits for them; nothing has no gradient."""
+    wide = (each.to(dtype_of_logs(each.dtype)) for each in logs)
+    return tuple(each.masked_fill(each == -torch.inf, -torch.inf) for each in wide)
 
 
 def dtype_of_logs(dtype: Any) -> Any:

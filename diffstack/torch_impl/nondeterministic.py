@@ -195,10 +195,13 @@ def _scan(
 ) -> tuple[NondeterministicState, Float[Tensor, "..."]]:
     first, capacity, steps = state, state.values.shape[-2], actions.shape[-2]
     if lengths is not None:
-        still = noop(FAMILIES["nondeterministic"], actions[..., 0, :], state)
-        actions, elements = stopped(actions, lengths, still[..., None, :]), stopped(elements, lengths)
+        still = noop(FAMILIES["nondeterministic"], actions, state)
+        actions, elements = stopped(actions, lengths, still), stopped(elements, lengths)
     if method == "sequential":
         state, reads = _sequential.scan(_step, _with_room(state, steps=steps), actions, elements)
+        if not steps:
+            # A loop without a step has seen no read.
+            reads = _peek(state).unsqueeze(actions.ndim - 2).narrow(actions.ndim - 2, 0, 0)
     else:
         values = torch.cat([state.values, elements], -2)
         tops, edges, actions = as_logs(state.tops, state.edges, actions)
@@ -252,7 +255,8 @@ def _resize(state: NondeterministicState, *, capacity: int) -> NondeterministicS
 def _kept(state: NondeterministicState) -> NondeterministicState:
     """The state in which only the ways count that the window has kept."""
     values, tops, edges = state
-    wide_tops, newest = as_logs(tops, edges[..., -1:, :, :, :, :, :])
+    # Contiguous, so that they are added up in the same order wherever they come from.
+    wide_tops, newest = as_logs(tops, edges[..., -1:, :, :, :, :, :].contiguous())
     left = logsumexp(newest, (-3, -2, -1))
     total = wide_tops + left[..., 0, :, :]
     tops = divided(total, logsumexp(total, (-2, -1))[..., None, None]).to(tops.dtype)
@@ -289,7 +293,7 @@ def empty(
     Example:
         >>> from diffstack.torch_impl import nondeterministic
         >>> state = nondeterministic.empty(4, (3,), states=2, symbols=5)
-        >>> state.values.shape, state.tops.shape, state.edges.shape
+        >>> tuple(state.values.shape), tuple(state.tops.shape), tuple(state.edges.shape)
         ((4, 3), (2, 5), (4, 2, 5, 4, 2, 5))
     """
     layout = _checks.check_empty(capacity, element_shape, batch_shape)
@@ -307,7 +311,7 @@ def empty(
     tops[..., 0, 0] = 0
     window = (layout.slots, *shape)
     edges = torch.full((*layout.batch, *window, *window), -torch.inf, dtype=logs, device=device)
-    edges[..., -1, :, :, -1, 0, 0] = 0
+    edges[..., -1, 0, 0, -1, 0, 0] = 0
     return NondeterministicState(values, tops, edges)
 
 
@@ -334,13 +338,16 @@ def encode(codes: Any, pushed: Any = None, *, states: int = 1, symbols: int = 1,
     pushed = torch.zeros_like(codes) if pushed is None else as_codes(pushed, "pushed")
     _checks.check_shape("pushed", pushed.shape, codes.shape, "a symbol for each of the codes")
     states, symbols = _checks.check_count("states", states, 1), _checks.check_count("symbols", symbols, 1)
-    stay = torch.eye(states, dtype=torch.bool, device=codes.device)[:, None, :, None]
+    ones = (1,) * codes.ndim
+    stays = torch.eye(states, dtype=torch.bool, device=codes.device).reshape(*ones, states, 1, states, 1)
+    same = torch.eye(symbols, dtype=torch.bool, device=codes.device).reshape(*ones, 1, symbols, 1, symbols)
+    new = torch.arange(symbols, dtype=pushed.dtype, device=codes.device).reshape(*ones, 1, 1, 1, symbols)
     codes, pushed = (each[..., None, None, None, None] for each in (codes, pushed))
     nothing = torch.tensor(-torch.inf, dtype=floating_dtype(dtype), device=codes.device)
-    push = torch.where((codes == PUSH) & stay & (pushed == torch.arange(symbols, device=codes.device)), 0, nothing)
-    pop = torch.where((codes == POP)[..., 0] & stay[..., 0], 0, nothing)
-    same = stay & torch.eye(symbols, dtype=torch.bool, device=codes.device)[:, None, :] & (codes != PUSH)
-    replace = torch.where(same, torch.where(codes == POP, torch.full_like(nothing, NOTHING_TO_POP), 0), nothing)
+    push = torch.where((codes == PUSH) & stays & (pushed == new), 0, nothing)
+    pop = torch.where((codes == POP)[..., 0] & stays[..., 0], 0, nothing)
+    replace = torch.where(codes == POP, torch.full_like(nothing, NOTHING_TO_POP), 0)
+    replace = torch.where(stays & same & (codes != PUSH), replace, nothing)
     batch, full = codes.shape[:-4], (states, symbols, states, symbols)
     blocks = ((push, full), (pop, full[:3]), (replace, full))
     return torch.cat(
@@ -419,14 +426,12 @@ def scan(
     """
     state, layout = _opened(state)
     actions = as_wide("actions", actions, state.tops)
-    time = _checks.check_log_weights(actions, layout, state.tops, timed=True)
     if elements is None and 0 in layout.element:
+        (time,) = _checks.check_log_weights(actions, layout, state.tops, None)
         elements = state.values.new_zeros((*layout.batch, time, *layout.element))
     elements = as_wide("elements", elements, state.values)
-    _checks.check_shape(
-        "elements", elements.shape, (*layout.batch, time, *layout.element), "one element for each of the actions"
-    )
-    _checks.check_dtype("elements", elements.dtype, state.values.dtype, "the state")
+    time = _checks.check_elements("elements", elements, layout, state.values.dtype)
+    _checks.check_log_weights(actions, layout, state.tops, (time,))
     lengths = as_lengths(lengths, layout, state[0])
     method = _methods.choose(method, "nondeterministic", time, layout)
     state, reads = run(_scan, state, actions, flat(elements, layout), lengths, method=method)
@@ -459,7 +464,7 @@ def resize(state: NondeterministicState, capacity: int) -> NondeterministicState
 
     Example:
         >>> from diffstack.torch_impl import nondeterministic
-        >>> nondeterministic.resize(nondeterministic.empty(1), 3).values.shape
+        >>> tuple(nondeterministic.resize(nondeterministic.empty(1), 3).values.shape)
         (3,)
     """
     state, layout = _opened(state)
@@ -479,7 +484,7 @@ def _opened(state: NondeterministicState) -> tuple[NondeterministicState, Layout
 def _inputs(actions: Any, element: Any, state: NondeterministicState, layout: Layout) -> tuple[Tensor, Tensor]:
     """The checked actions and element of a step."""
     actions = as_wide("actions", actions, state.tops)
-    _checks.check_log_weights(actions, layout, state.tops, timed=False)
+    _checks.check_log_weights(actions, layout, state.tops, ())
     if element is None and 0 in layout.element:
         element = state.values.new_zeros((*layout.batch, *layout.element))
     element = as_wide("element", element, state.values)

@@ -39,8 +39,13 @@ def prepared(case: Case, dtype: Any = np.float32) -> tuple[Callable[..., Any], t
 
 
 def of_floats(function: Callable[..., Any], arguments: Any) -> Callable[..., Any]:
-    """The floating results as a function of the floating arguments."""
-    return lambda *leaves: tuple(floats(function(*with_floats(arguments, leaves))))
+    """The floating results as a function of the floating arguments; a logarithm of nothing does not change."""
+
+    def of(*leaves: Tensor) -> tuple[Tensor, ...]:
+        results = floats(function(*with_floats(arguments, leaves)))
+        return tuple(torch.where(result == -torch.inf, 0, result) for result in results)
+
+    return of
 
 
 def assert_all_close(actual: Any, expected: Any, tolerance: float = TOLERANCE) -> None:

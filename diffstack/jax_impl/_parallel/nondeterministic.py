@@ -48,7 +48,7 @@ from diffstack.jax_impl._logs import divided, log, logsumexp, share, softmax
 
 Tops = Float[Array, "batch n"]
 Table = Float[Array, "*batch symbols _ states columns n"]
-Operations = tuple[Float[Array, "*t batch n n"], Float[Array, "*t batch n states"], Float[Array, "*t batch n n"]]
+Operations = tuple[Float[Array, "*steps n n"], Float[Array, "*steps n states"], Float[Array, "*steps n n"]]
 
 RUNS, SHORTEST = 4, 16
 

@@ -51,7 +51,7 @@ from diffstack.torch_impl._parallel._recompute import _pull_back
 
 Tops = Float[Tensor, "batch n"]
 Table = Float[Tensor, "*batch symbols _ states _ n"]
-Operations = tuple[Float[Tensor, "*t batch n n"], Float[Tensor, "*t batch n states"], Float[Tensor, "*t batch n n"]]
+Operations = tuple[Float[Tensor, "*steps n n"], Float[Tensor, "*steps n states"], Float[Tensor, "*steps n n"]]
 
 
 class Kept(NamedTuple):
