@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 def as_logs(*logs: Float[Array, "..."]) -> tuple[Float[Array, "..."], ...]:
     """Logarithms in float32 at least, since a narrower dtype has too few digits for them; nothing has no gradient."""
     wide = (each.astype(dtype_of_logs(each.dtype)) for each in logs)
-    return tuple(jnp.where(each > -jnp.inf, each, -jnp.inf) for each in wide)
+    return tuple(jnp.where(each == -jnp.inf, -jnp.inf, each) for each in wide)
 
 
 def dtype_of_logs(dtype: Any) -> Any:
@@ -37,19 +37,19 @@ def softmax(logs: Float[Array, "..."], axis: int) -> tuple[Float[Array, "..."], 
 
 def log(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """The logarithm, which passes no gradient at 0."""
-    return jnp.where(x > 0, jnp.log(jnp.where(x > 0, x, 1)), -jnp.inf)
+    return jnp.where(x <= 0, -jnp.inf, jnp.log(jnp.where(x <= 0, 1, x)))
 
 
 def share(x: Float[Array, "..."], total: Float[Array, "..."]) -> Float[Array, "..."]:
     """x / total, and 0 where the total is 0."""
-    return jnp.where(total > 0, x / jnp.where(total > 0, total, 1), 0)
+    return jnp.where(total <= 0, 0, x / jnp.where(total <= 0, 1, total))
 
 
 def finite(logs: Float[Array, "..."]) -> Float[Array, "..."]:
     """What can be subtracted from logarithms: 0 in place of minus infinity."""
-    return jnp.where(logs > -jnp.inf, logs, 0)
+    return jnp.where(logs == -jnp.inf, 0, logs)
 
 
 def divided(logs: Float[Array, "..."], total: Float[Array, "..."]) -> Float[Array, "..."]:
     """logs - total, where nothing stays nothing and passes no gradient to the total."""
-    return jnp.where(logs > -jnp.inf, logs - finite(total), -jnp.inf)
+    return jnp.where(logs == -jnp.inf, -jnp.inf, logs - finite(total))

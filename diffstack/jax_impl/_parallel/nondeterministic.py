@@ -243,7 +243,7 @@ def _step_back(
     keep, row, new, of_new, of_shares, of_each, found, step = given
     batch, symbols, rows, states, columns, n = table.shape
     of_new = of_new + of_row + of_shares[..., None] + by_row(_product(found[None], later))[:, 0]
-    of_new = jnp.where(new > 0, of_new, 0).reshape(batch, n, columns * n)
+    of_new = jnp.where(new <= 0, 0, of_new).reshape(batch, n, columns * n)
     of_own = lax.dynamic_slice_in_dim(of_new, (place + step) * n, n, 2)
     of_new = lax.dynamic_update_slice_in_dim(of_new, jnp.zeros_like(of_own), (place + step) * n, 2)
     push, pop, replace = (keep.ways[:, way] for way in range(3))
@@ -256,7 +256,7 @@ def _step_back(
     of_push = (_turned(of_own) * keep.pushed).sum(-2)
     of_ways = jnp.stack([of_push, _turned(of_pop).reshape(push.shape), (of_replaced * keep.replaced).sum(-2)], -2)
     # The tops, and how likely each way was.
-    of_each = jnp.where(keep.tops > -jnp.inf, of_each + of_tops + of_standing, 0)
+    of_each = jnp.where(keep.tops == -jnp.inf, 0, of_each + of_tops + of_standing)
     of_logs = of_each - jnp.exp(keep.tops) * of_each.sum(-1, keepdims=True)
     of_ways = _of_logs(keep.ways, of_ways, of_logs)
     of_total = _turned(of_ways[:, 1].reshape(batch, states, symbols))
@@ -316,7 +316,7 @@ def _runs(time: int) -> list[tuple[int, int]]:
 
 def not_lost(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """What is not so small that rounding has begun to lose it."""
-    return jnp.where(x > (1e-30 if x.dtype == jnp.float32 else 1e-290), x, 0)
+    return jnp.where(x <= (1e-30 if x.dtype == jnp.float32 else 1e-290), 0, x)
 
 
 def _with_ones(kept: Float[Array, "batch slots n"], rows: int) -> Float[Array, "batch rows n"]:
