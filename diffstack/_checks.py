@@ -6,6 +6,7 @@ and what it was.
 """
 
 import importlib
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
@@ -430,5 +431,8 @@ def paired(actions: Any, elements: Any, stacks: int) -> list[tuple[Any, Any]]:
 
 
 def held(state: Any) -> Any:
-    """What is zero in an empty state: strengths or depth, or else the slots."""
+    """What is zero in an empty state: strengths, depth, whether there are edges but the bottom's, or else the slots."""
+    if hasattr(state, "edges"):
+        edges = state.edges > -math.inf
+        return edges.reshape(-1, math.prod(edges.shape[-6:])).sum(-1) > 1
     return next((getattr(state, field) for field in ("strengths", "depth") if hasattr(state, field)), state[0])

@@ -185,3 +185,22 @@ def test_the_case_of_a_wrong_width(backend: Backend):
         module.encode([PUSH, POP], [0], symbols=2)
     with pytest.raises(ValueError, match=r"^states: expected an integer of at least 1, got 0"):
         module.empty(1, states=0)
+
+
+def test_a_stack_that_starts_empty_holds_the_bottom_alone(backend: Backend):
+    """Also where elements have no numbers, so that only its edges show what it holds."""
+    module, unroll = backend.module("nondeterministic"), backend.module("controller").unroll
+    inputs = backend.array(weights(2, 2, 3))
+
+    def controller(carry: Any, actions: Any, read: Any) -> Any:
+        return carry, actions, None, read
+
+    for capacity in (1, 4):
+        state = empty(backend, capacity, 0, 2, 2)
+        (_, after), plain = unroll(controller, inputs[0, 0], state, inputs)
+        _, promised = unroll(controller, inputs[0, 0], state, inputs, starts_empty=True, method="chunked")
+        np.testing.assert_allclose(backend.numpy(promised), backend.numpy(plain), atol=1e-14)
+        with pytest.raises(ValueError, match=r"^states: expected empty stacks, as starts_empty promises"):
+            unroll(controller, inputs[0, 0], after, inputs, starts_empty=True)
+        assert after.edges.shape == state.edges.shape
+    assert module.peek(state).shape == (2, 2)

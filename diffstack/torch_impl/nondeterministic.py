@@ -8,7 +8,8 @@ state q with x on top, a step t pushes y above x, replaces x by y or pops x, and
 The weight of a run is the product of those of its steps. Let joint_t[i,q,x; r,y] be the share, in the weight of all
 runs of t steps, of those that are in state r with y on top, above the symbol x that was on top in state q after step i.
 What is on top was pushed by step i + 1, whether or not it has been replaced since (i = -1 for the bottom). Its sum over
-i, q and x is a_t[r,y], and W_t = joint_t / a_t[r,y] says where and over what the top was pushed. It is
+i, q and x is a_t[r,y], and W_t = joint_t / a_t[r,y] says where and over what the top was pushed. With weights in place
+of their logarithms, it is
 
     joint_t[i,q,x; r,y] = a_{t-1}[q,x] push_t[q,x,r,y]                                               where i = t - 1
                         + sum_{s,z} joint_{t-1}[i,q,x; s,z] replace_t[s,z,r,y]                       where i < t - 1
