@@ -204,3 +204,17 @@ def test_a_stack_that_starts_empty_holds_the_bottom_alone(backend: Backend):
             unroll(controller, inputs[0, 0], after, inputs, starts_empty=True)
         assert after.edges.shape == state.edges.shape
     assert module.peek(state).shape == (2, 2)
+
+
+def test_traces_without_elements(backend: Backend):
+    """Over several chunks: elements without numbers come out of a layer as they went in."""
+    layers = backend.module("layers")
+    layer = layers.StackRNN(3, 4, layers.Stack("nondeterministic", 0, states=2))
+    inputs = backend.array(np.ones((33, 3), np.float32))
+    if backend.name == "jax":
+        import jax  # noqa: PLC0415
+
+        outputs, carry, (trace,) = layer.scan(layer.init(jax.random.key(0)), inputs, trace=True, final_states=False)
+    else:
+        outputs, carry, (trace,) = layer(inputs, trace=True, final_states=False)
+    assert (outputs.shape, carry, trace.elements.shape, trace.reads.shape) == ((33, 4), None, (33, 0), (33, 2, 1))

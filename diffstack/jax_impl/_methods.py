@@ -58,12 +58,11 @@ def chunk(method: object, time: Any, stacks: list[tuple[Family, _checks.Layout]]
         if method == "chunked":
             _checks.bad_value("method", "'sequential' or 'auto' where the number of steps is symbolic", "'chunked'")
         return None
-    # Every step may take a slot; an automaton knows what each of its slots may stand on.
-    numbers = 0
-    for family, layout in stacks:
-        slots = layout.slots + (time if family.grows else 0)
-        numbers += slots * (slots if family.automaton else math.prod(layout.element))
-    small = time < CHUNKED.steps or numbers < CHUNKED.numbers
+    # Where every step takes a slot there are as many more.
+    slots = [layout.slots + (time if family.grows else 0) for family, layout in stacks]
+    numbers = sum(n * math.prod(layout.element) for n, (_, layout) in zip(slots, stacks, strict=True))
+    # The loop of an automaton goes through all pairs of slots, in logarithms.
+    small = (time < CHUNKED.steps or numbers < CHUNKED.numbers) and not any(each.automaton for each, _ in stacks)
     if not time or method == "sequential" or (method == "auto" and small):
         return None
     return chunk_length(time, min(CHUNKS.get(family.name, 16) for family, _ in stacks))

@@ -175,7 +175,7 @@ def _over_sequence(
             firsts = first + steps * jnp.arange(chunks, dtype=jnp.int32)
             part = jax.tree.map(lambda leaf, n=chunks, c=steps: leaf.reshape(n, c, *leaf.shape[1:]), part)
             (carry, reads, states), output = lax.scan(over_chunk, (carry, reads, states), (firsts, part))
-            output = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), output)
+            output = jax.tree.map(lambda leaf, n=stop - first: leaf.reshape(n, *leaf.shape[2:]), output)
         outputs.append(output)
     outputs = jax.tree.map(lambda *parts: jnp.moveaxis(jnp.concatenate(parts), 0, rank), *outputs)
     return (carry, tuple(map(partial(_ended, lengths), stacks, states))), outputs
