@@ -66,12 +66,12 @@ def works(device: str, quick: bool) -> Iterator[Work]:
             Competitor(LIMIT, partial(_table, shape), inputs, "jax"),
         ]
         for mode in (BACKWARD, FORWARD) if quick or shape is SHAPES[0] else (BACKWARD,):
-            title = f"{NAME}, {mode}"
+            title = f"{NAME} with {shape.Q} states, {shape.S} symbols, vectors of {shape.D}, {mode}"
             yield Work(NAME, title, shape._asdict(), "T", mode, tuple(competitors), LIMIT, PUBLIC, drawn)
     shape = (QUICK if quick else SHAPES)[0]
     inputs = (*_inputs(shape), _map(shape))
     competitors = [
-        Competitor(PUBLIC, partial(_public, shape), inputs, "torch"),
+        Competitor(PUBLIC, partial(_public_controller, shape), inputs, "torch"),
         *(
             Competitor(
                 f"{method} ({TITLES[framework]})", partial(_unrolled, framework, method, shape), inputs, framework
@@ -89,10 +89,10 @@ def works(device: str, quick: bool) -> Iterator[Work]:
 
 
 def _inputs(shape: Shape) -> tuple[np.ndarray, ...]:
-    """Log weights, and vectors, whose numbers are positive, as those of the public code are."""
+    """Log weights; and vectors if there are any, whose numbers are positive, as those of the public code are."""
     rng = np.random.default_rng(0)
     actions = rng.standard_normal((shape.B, shape.T, shape.weights), np.float32)
-    return actions, np.exp(rng.standard_normal((shape.B, shape.T, shape.D), np.float32))
+    return (actions, np.exp(rng.standard_normal((shape.B, shape.T, shape.D), np.float32))) if shape.D else (actions,)
 
 
 def _map(shape: Shape) -> np.ndarray:
@@ -101,51 +101,57 @@ def _map(shape: Shape) -> np.ndarray:
     return rng.standard_normal((shape.n * max(shape.D, 1), shape.weights), np.float32)
 
 
-def _scanned(framework: str, method: str, shape: Shape, actions: Any, elements: Any) -> Any:
-    """From an empty stack, whose window `scan` makes as large as the steps need."""
+def _empty(framework: str, shape: Shape, like: Any) -> Any:
+    """A stack with the bottom alone; `scan` and `unroll` make room for their steps."""
+    options = {} if framework == "jax" else {"device": like.device}
+    sizes = {"states": shape.Q, "symbols": shape.S, "batch_shape": (shape.B,), "dtype": like.dtype}
+    return IMPLEMENTATIONS[framework].nondeterministic.empty(1, (shape.D,), **sizes, **options)
+
+
+def _scanned(framework: str, method: str, shape: Shape, actions: Any, elements: Any = None) -> Any:
     module = IMPLEMENTATIONS[framework].nondeterministic
-    options = {} if framework == "jax" else {"device": actions.device}
-    state = module.empty(
-        1, (shape.D,), states=shape.Q, symbols=shape.S, batch_shape=(shape.B,), dtype=actions.dtype, **options
-    )
-    return module.scan(state, actions, elements, method=method)[1]
+    return module.scan(_empty(framework, shape, actions), actions, elements, method=method)[1]
 
 
-def _unrolled(framework: str, method: str, shape: Shape, actions: Any, elements: Any, weight: Any) -> Any:
+def _unrolled(framework: str, method: str, shape: Shape, *inputs: Any) -> Any:
     """A controller whose log weights depend on the read before."""
-    implementation, xp = IMPLEMENTATIONS[framework], jnp if framework == "jax" else torch
-    options = {} if framework == "jax" else {"device": actions.device}
-    state = implementation.nondeterministic.empty(
-        1, (shape.D,), states=shape.Q, symbols=shape.S, batch_shape=(shape.B,), dtype=actions.dtype, **options
-    )
+    xp, (*inputs, weight) = jnp if framework == "jax" else torch, inputs
 
     def controller(carry: Any, inputs: Any, read: Any) -> Any:
-        action, element = inputs
-        return carry, action + xp.tanh(read.reshape(shape.B, -1) @ weight), element, read
+        action, *element = inputs
+        action = action + xp.tanh(read.reshape(shape.B, -1) @ weight)
+        return carry, action, element[0] if element else None, read
 
+    state, carry = _empty(framework, shape, inputs[0]), xp.zeros_like(inputs[0][:, 0, 0])
     promises = {"starts_empty": True, "final_states": False}
-    inputs = (actions, elements)
-    (_, reads) = implementation.unroll(
-        controller, xp.zeros_like(actions[:, 0, 0]), state, inputs, method=method, **promises
-    )
-    return reads
+    unroll = IMPLEMENTATIONS[framework].unroll
+    return unroll(controller, carry, state, tuple(inputs), method=method, **promises)[1]
 
 
-def _table(shape: Shape, actions: Array, elements: Array, *_: Array) -> Array:
+def _table(shape: Shape, actions: Array, *_: Array) -> Array:
     """As many numbers as W has, made by one product of each batch entry."""
     x = actions[..., : shape.n].reshape(shape.B, shape.T * shape.n, 1)
     return x @ jnp.swapaxes(x, 1, 2)
 
 
-def _public(shape: Shape, actions: Tensor, elements: Tensor, weight: Tensor | None = None) -> Tensor:
-    """The loop over steps; with a weight, in the loop of a controller, which starts with the read of the bottom."""
+def _public(shape: Shape, actions: Tensor, elements: Tensor | None = None) -> Tensor:
+    """The loop over steps."""
+    stack, steps = _LogSemiring(shape, actions), _steps(shape, elements)
+    return torch.stack([stack.step(*each) for each in zip(actions.unbind(1), steps, strict=True)], 1)
+
+
+def _public_controller(shape: Shape, *inputs: Tensor) -> Tensor:
+    """The loop over steps of the same controller, which has seen the read of the step before."""
+    actions, *elements, weight = inputs
     stack = _LogSemiring(shape, actions)
     reads = [stack.read_of_bottom()]
-    for action, element in zip(actions.unbind(1), elements.unbind(1), strict=True):
-        more = 0 if weight is None else torch.tanh(reads[-1].reshape(shape.B, -1) @ weight)
-        reads.append(stack.step(action + more, element))
-    # A controller has seen the read of the step before.
-    return torch.stack(reads[1:] if weight is None else reads[:-1], 1)
+    for action, element in zip(actions.unbind(1), _steps(shape, *elements), strict=True):
+        reads.append(stack.step(action + torch.tanh(reads[-1].reshape(shape.B, -1) @ weight), element))
+    return torch.stack(reads[:-1], 1)
+
+
+def _steps(shape: Shape, elements: Tensor | None = None) -> Any:
+    return [None] * shape.T if elements is None else elements.unbind(1)
 
 
 class _LogSemiring:
@@ -164,7 +170,7 @@ class _LogSemiring:
         likely = torch.exp(self.alpha[0])
         return likely if not self.shape.D else 0 * likely[..., None].expand(*likely.shape, self.shape.D)
 
-    def step(self, action: Tensor, element: Tensor) -> Tensor:
+    def step(self, action: Tensor, element: Any) -> Tensor:
         b, _, q, s, d = self.shape
         n = q * s
         push, pop, replace = action.split((n * n, n * q, n * n), -1)

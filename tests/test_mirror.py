@@ -27,13 +27,14 @@ EXTRA_NAMES = {
     },
     # PyTorch pays for every step of a loop, so its addresses are found without one.
     "_parallel/discrete.py": {"_addresses", "_first_fault", "_depths", "_faults"},
-    # PyTorch differentiates the loop where JAX has no derivative; JAX compiles runs of steps, and has no name for some
-    # things that PyTorch does have one for.
+    # PyTorch differentiates the loop where JAX has no derivative; JAX compiles runs of steps, turns a table in a way of
+    # its own, and has no name for some things that PyTorch does have one for.
     "_parallel/nondeterministic.py": {
         "_Filter",
         "_as_it_stands",
         "_with_row",
         "_again",
+        "_by_rows",
         "_rows",
         "_runs",
         "_padded",

@@ -33,7 +33,7 @@ THRESHOLDS = {
 
 # For `unroll`: from how many steps on chunks are faster, and of how many steps a chunk is.
 CHUNKED = Threshold(32, 1024)
-CHUNKS = {"pointer": 8}
+CHUNKS = {"pointer": 8, "nondeterministic": 8}
 
 
 def choose(method: object, name: str, time: Any, layout: _checks.Layout) -> Literal["sequential", "parallel"]:

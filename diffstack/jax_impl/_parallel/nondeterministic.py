@@ -120,20 +120,21 @@ def _filter(
 
 
 def _forward(tops: Array, standing: Array, table: Array, kept: Array, operations: Any) -> tuple[Any, Any]:
-    slots, time, keeps = table.shape[2], len(operations[0]), []
-    shares = []
-    new = by_row(table)[:, -1]
-    table = table[:, :, :-1]
+    (_, _, slots, states, _, _), time = table.shape, len(operations[0])
+    new, table = by_row(table)[:, -1], table[:, :, :-1]
+    keeps, shares = [], []
     for first, stop in _runs(time):
         more = slots + stop - new.shape[2]
         new, table = _padded(new, 2, more), _padded(_padded(table, 4, more), 2, more)
-        carry: Any = tops, standing, new, table, jnp.asarray(slots + first, jnp.int32)
+        # Flat, so that the loop writes into it where a product reads it.
+        carry: Any = tops, standing, new, _below(table), jnp.asarray(slots + first, jnp.int32)
         given = tuple(each[first:stop] for each in operations)
         carry, (keep, share_) = lax.scan(partial(step, _with_ones(kept, slots + stop - 1)), carry, given)
-        tops, standing, new, table, _ = carry
+        tops, standing, new, flat, _ = carry
+        table = flat.reshape(table.shape)
         keeps.append(keep)
         shares.append(_padded(share_, 3, slots + time - share_.shape[3]))
-    table = jnp.concatenate([table, by_symbol(new[:, None], table.shape[3])], 2)
+    table = jnp.concatenate([table, by_symbol(new[:, None], states)], 2)
     each = jnp.concatenate([keep.tops for keep in keeps])
     return (each, jnp.concatenate(shares), table), (table, kept, keeps)
 
@@ -143,14 +144,15 @@ def step(
 ) -> tuple[tuple[Array, ...], tuple[Kept, Array]]:
     """One step of the filter, which writes the row of the step before and the column `place`."""
     tops, standing, row, table, place = carry
-    batch, symbols, rows, states, columns, n = table.shape
-    table = lax.dynamic_update_slice_in_dim(table, by_symbol(row[:, None], states), place - 1, 2)
+    batch, n, columns, _ = row.shape
+    rows, states, symbols = kept.shape[1], operations[1].shape[-1], table.shape[1]
+    own = _below(by_symbol(row[:, None], states))
+    table = lax.dynamic_update_slice_in_dim(table, own, (place - 1) * states, 2)
     shares, sums = weighed(tops, standing, operations)
     found, total = revealed(shares[1], row[:, :, 1:], kept, states)
-    below = matmul(found.reshape(batch, symbols, states, rows * states), _below(table))
-    below = below.reshape(batch, symbols, states, columns, n)
-    tops, ways, new, own = settled(shares, sums, total, below, row)
-    new = not_lost(lax.dynamic_update_slice_in_dim(new, own[:, :, None], place, 2))
+    below = matmul(found.reshape(batch, symbols, states, rows * states), table)
+    tops, ways, new, pushed = settled(shares, sums, total, below.reshape(batch, symbols, states, columns, n), row)
+    new = not_lost(lax.dynamic_update_slice_in_dim(new, pushed[:, :, None], place, 2))
     keep = Kept(shares[0], shares[2], shares[1], ways, found, total, tops)
     return (tops, tops, new, table, place + 1), (keep, new.sum(-1))
 
@@ -207,7 +209,7 @@ def _backward(residuals: Any, gradients: tuple[Array, Array, Array]) -> tuple[An
     # What later steps found in each row.
     found = jnp.concatenate([_padded(keep.found, 4, rows - keep.found.shape[4]) for keep in keeps])
     found = found.transpose(4, 1, 2, 5, 0, 3)
-    later = jnp.zeros_like(table, shape=(batch, symbols, 0, states, columns, n))
+    later = jnp.zeros_like(table, shape=(batch, symbols, 0, columns * n))
     nothing, of_kept = jnp.zeros_like(of_tops[0]), jnp.zeros_like(kept)
     of_last, of_standing, of_row = nothing, nothing, jnp.zeros_like(by_row(table[:, :, :1])[:, 0])
     of_runs: list[Operations] = []
@@ -215,11 +217,11 @@ def _backward(residuals: Any, gradients: tuple[Array, Array, Array]) -> tuple[An
         reach, own = slots + stop, slice(slots + first, slots + stop)
         before = _rows(table, slots + first - 1, slots + stop - 1)[..., :reach, :]
         after, of_after = (_rows(each, own.start, own.stop)[..., :reach, :] for each in (table, of_table))
-        later = jnp.concatenate(
-            [jnp.zeros_like(later, shape=(batch, symbols, stop - first, *later.shape[3:])), later], 2
-        )
-        fixed = table[:, :, : reach - 1, :, :reach], _with_ones(kept, reach - 1), slots + first
-        start: Any = of_last, of_standing, of_row[:, :, :reach], later[..., :reach, :], jnp.zeros_like(fixed[1])
+        # Flat, so that the loop writes into it where a product reads it.
+        room = jnp.zeros_like(later, shape=(batch, symbols, (stop - first) * states, reach * n))
+        later = jnp.concatenate([room, later[..., : reach * n]], 2)
+        fixed = _below(table[:, :, : reach - 1, :, :reach]), _with_ones(kept, reach - 1), slots + first
+        start: Any = of_last, of_standing, of_row[:, :, :reach], later, jnp.zeros_like(fixed[1])
         places = jnp.arange(stop - first, dtype=jnp.int32)
         given: Any = keep, before, after, of_after, of_shares[first:stop, ..., :reach], of_tops[first:stop]
         carry, of_run = lax.scan(
@@ -229,19 +231,20 @@ def _backward(residuals: Any, gradients: tuple[Array, Array, Array]) -> tuple[An
         of_kept = of_kept + _padded(of_run_kept, 1, slots)[:, :slots]
         of_runs.append(of_run)
     of_operations = tuple(jnp.concatenate(each) for each in zip(*reversed(of_runs), strict=True))
-    of_older = _product(found[:slots], later)[..., :slots, :] + of_table[:, :, :slots, :, :slots]
+    of_older = _product(found[:slots], later[..., : slots * n]) + of_table[:, :, :slots, :, :slots]
     of_older = of_older.at[:, :, -1:].add(by_symbol(of_row[:, None, :, :slots], states))
     return of_last, of_standing, of_older, of_kept, of_operations
 
 
 def _step_back(
-    fixed: tuple[Table, Array, int], carry: tuple[Array, ...], given: tuple[Any, ...]
+    fixed: tuple[Array, Array, int], carry: tuple[Array, ...], given: tuple[Any, ...]
 ) -> tuple[tuple[Array, ...], Operations]:
     """One step of the backward pass."""
     table, kept, place = fixed
     of_tops, of_standing, of_row, later, of_kept = carry
     keep, row, new, of_new, of_shares, of_each, found, step = given
-    batch, symbols, rows, states, columns, n = table.shape
+    batch, n, columns, _ = row.shape
+    (_, symbols, states, rows, _) = keep.found.shape
     of_new = of_new + of_row + of_shares[..., None] + by_row(_product(found[None], later))[:, 0]
     of_new = jnp.where(new <= 0, 0, of_new).reshape(batch, n, columns * n)
     of_own = lax.dynamic_slice_in_dim(of_new, (place + step) * n, n, 2)
@@ -251,7 +254,7 @@ def _step_back(
     flat = row.reshape(batch, n, columns * n)
     by_top = of_new.reshape(batch, states, symbols, columns * n).transpose(0, 2, 1, 3)
     of_replaced = matmul(flat, _turned(of_new))
-    of_found = matmul(by_top, _turned(_below(table))).reshape(keep.found.shape)
+    of_found = _by_rows(by_top, table).reshape(keep.found.shape)
     of_pop = (of_found * keep.found).sum((-2, -1))
     of_push = (_turned(of_own) * keep.pushed).sum(-2)
     of_ways = jnp.stack([of_push, _turned(of_pop).reshape(push.shape), (of_replaced * keep.replaced).sum(-2)], -2)
@@ -270,9 +273,7 @@ def _step_back(
     of_found = (of_found * kept[:, None]).reshape(batch, states, rows * n)
     of_row = matmul(keep.replaced * replace[:, None], of_new)
     of_row = of_row + jnp.pad(matmul(keep.popped, of_found), ((0, 0), (0, 0), (n, 0)))
-    later = lax.dynamic_update_slice_in_dim(
-        later, (by_top * pop[..., None]).reshape(batch, symbols, 1, states, columns, n), step, 2
-    )
+    later = lax.dynamic_update_slice_in_dim(later, by_top * pop[..., None], step * states, 2)
     of_push = _of_logs(keep.pushed, _turned(of_own) * push[:, None], of_ways[:, 0])
     of_popped = _of_logs(keep.popped, matmul(flat[..., n:], _turned(of_found)), of_total.sum(-2))
     of_replace = _of_logs(keep.replaced, of_replaced * replace[:, None], of_ways[:, 2])
@@ -290,19 +291,29 @@ def _of_logs(shares: Array, of_shares: Array, of_sum: Array) -> Array:
 
 def _product(
     found: Float[Array, "rows batch symbols states time states"],
-    later: Table,
+    later: Float[Array, "batch symbols found below"],
 ) -> Table:
     """For each row, what all later steps found in it times what is due to what they found."""
     count, batch, symbols, states, time, _ = found.shape
     found = found.transpose(1, 2, 0, 3, 4, 5).reshape(batch, symbols, count * states, time * states)
-    due = matmul(found, _below(later))
-    return due.reshape(batch, symbols, count, states, *later.shape[4:])
+    n = symbols * states
+    return matmul(found, later).reshape(batch, symbols, count, states, later.shape[-1] // n, n)
 
 
 def _below(table: Table) -> Float[Array, "batch symbols above below"]:
     """The table as matrices: what is on top, and what it stands on."""
     batch, symbols, rows, states, columns, n = table.shape
     return table.reshape(batch, symbols, rows * states, columns * n)
+
+
+def _by_rows(
+    array: Float[Array, "batch symbols states below"], table: Float[Array, "batch symbols above below"]
+) -> Float[Array, "batch symbols states above"]:
+    """The product with the turned table, one entry of the batch at a time: XLA takes far longer over all at once."""
+    entries = array.shape[0] * array.shape[1]
+    flat = (each.reshape(entries, *each.shape[2:]) for each in (array, table))
+    found = lax.map(lambda pair: matmul(pair[0], pair[1].T), tuple(flat))
+    return found.reshape(*array.shape[:3], table.shape[2])
 
 
 def _rows(table: Table, first: int, stop: int) -> Float[Array, "steps batch n columns n"]:
