@@ -39,7 +39,7 @@ k = t - D + 1 + j, so that the last row is that of step t. An element is (*batch
     push (Q, S, Q, S)          pop (Q, S, Q)          replace (Q, S, Q, S)
 
 For one state and one symbol these are the weights of push, pop and noop. Actions are any numbers, or minus infinity for
-what is forbidden; a `log_softmax` makes them log probabilities. In `scan` a time axis T follows the batch axes: actions
+what is forbidden. In `scan` a time axis T follows the batch axes: actions
 (*batch, T, A), elements (*batch, T, *element), reads (*batch, T, Q, S, *element).
 
 **Dtypes.** Values are floating, and reads have their dtype. `tops` and `edges` share another floating dtype, which
@@ -319,12 +319,14 @@ def empty(
 def encode(codes: Any, pushed: Any = None, *, states: int = 1, symbols: int = 1, dtype: Any = None) -> Tensor:
     """Integer codes as the log weights of a hard program, (*codes, A): 0 for what is done, minus infinity for the rest.
 
-    The state stays as it is. A pop of an empty stack leaves it as it is, as that of a discrete stack does.
+    The automaton stays in its state. A pop of an empty stack leaves it as it is, as that of a discrete stack does: that
+    has the log weight -1000, which is lost beside a pop that is possible. So give the stack a window with room for the
+    program; one that has forgotten what a pop takes would leave the top where it is.
 
     Args:
         codes: PUSH, POP and NOOP of `diffstack.actions`, of any shape; any other code counts as NOOP.
         pushed: the symbol that each PUSH pushes, integers of the shape of the codes below `symbols`; 0 where none is
-            given.
+            given. No run can push another.
         states: the number of states Q.
         symbols: the number of stack symbols S.
         dtype: a floating dtype; the default float where none is given.
@@ -414,7 +416,7 @@ def scan(
         method: "sequential" runs `step` T times, in logarithms, and is right for weights of any size. "parallel" is a
             filter on probabilities, many times as fast; it loses what is less likely than its top by more than 69 nats
             (667 in float64), which matters where later steps favour it by more. Under `torch.func`, in forward mode,
-            in a compiler and for second derivatives it keeps more. "auto" takes "parallel".
+            in a compiler and for second derivatives it needs more memory. "auto" takes "parallel".
 
     Example:
         >>> import torch
