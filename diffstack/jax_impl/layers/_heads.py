@@ -1,6 +1,7 @@
 """What the layers share: linear maps, actions out of logits, and stacks that are as large as they need to be."""
 
 import math
+from importlib import import_module
 from typing import Any
 
 import jax
@@ -10,26 +11,9 @@ from jaxtyping import Float
 
 from diffstack._layers import Stack
 from diffstack.families import FAMILIES
-from diffstack.jax_impl import (
-    discrete,
-    neural_deque,
-    neural_queue,
-    neural_stack,
-    nondeterministic,
-    pointer,
-    superposition,
-)
 from diffstack.jax_impl._arrays import matmul
 
-_MODULES = {
-    "pointer": pointer,
-    "discrete": discrete,
-    "superposition": superposition,
-    "neural_stack": neural_stack,
-    "neural_queue": neural_queue,
-    "neural_deque": neural_deque,
-    "nondeterministic": nondeterministic,
-}
+_MODULES = {name: import_module(f"diffstack.jax_impl.{name}") for name in FAMILIES}
 
 
 def module_of(family: str) -> Any:

@@ -1,5 +1,6 @@
 """What the layers share: actions out of logits, and stacks that are as large as they need to be."""
 
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -8,25 +9,8 @@ from torch import Tensor
 
 from diffstack._layers import Stack
 from diffstack.families import FAMILIES
-from diffstack.torch_impl import (
-    discrete,
-    neural_deque,
-    neural_queue,
-    neural_stack,
-    nondeterministic,
-    pointer,
-    superposition,
-)
 
-_MODULES = {
-    "pointer": pointer,
-    "discrete": discrete,
-    "superposition": superposition,
-    "neural_stack": neural_stack,
-    "neural_queue": neural_queue,
-    "neural_deque": neural_deque,
-    "nondeterministic": nondeterministic,
-}
+_MODULES = {name: import_module(f"diffstack.torch_impl.{name}") for name in FAMILIES}
 
 
 def module_of(family: str) -> Any:
