@@ -221,3 +221,16 @@ def test_traces_without_elements(backend: Backend):
     else:
         outputs, carry, (trace,) = layer(inputs, trace=True, final_states=False)
     assert (outputs.shape, carry, trace.elements.shape, trace.reads.shape) == ((33, 4), None, (33, 0), (33, 2, 1))
+
+
+def test_tops_that_cannot_be_give_no_gradient_to_others(backend: Backend):
+    """Symbol 1 is never pushed and replaces nothing; the gradients of final tops go to those that can be."""
+    actions, elements = weights(2, 2, 6), RNG.normal(size=(6, 2))
+    for block in (slice(0, 16), slice(24, 40)):
+        actions[:, block][:, 1::2] = -np.inf
+    state = NondeterministicState(*map(backend.numpy, empty(backend, 7, 2, 2, 2)))
+    given = backend.arrays((state, actions, elements), NONDETERMINISTIC)
+    ours, theirs = (backend.outcome(backend.function(case), given) for case in SCANS if case.family is NONDETERMINISTIC)
+    assert np.isneginf(ours[0][1]).tolist() == [[False, True]] * 2
+    for left, right in zip(theirs[1], ours[1], strict=True):
+        np.testing.assert_allclose(left, right, rtol=0, atol=4e-15)
