@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffstack.torch_impl._arrays import matmul
+from diffstack.torch_impl._parallel._chunking import pad
 from diffstack.torch_impl._ties import block_at_zero, smaller
 
 
@@ -51,11 +52,22 @@ def read(
     values: Float[Tensor, "*batch slots dim"],
 ) -> Float[Tensor, "*batch dim"]:
     """The read of the slots between these boundaries."""
-    low = (end - 1)[..., None]
     weigh = _weights if _is_traced() else _Weights.apply
-    weights = weigh(up, down, low)
-    dtype = torch.promote_types(values.dtype, torch.float32)
-    return matmul(weights.to(dtype)[..., None, :], values.to(dtype))[..., 0, :]
+    return _product(weigh(up, down, (end - 1)[..., None]), values)
+
+
+def read_lowered(
+    levels: Float[Tensor, "*batch levels"],
+    asked: Float[Tensor, "*batch"],
+    top: Float[Tensor, "*batch"],
+    end: Float[Tensor, "*batch"],
+    values: Float[Tensor, "*batch slots dim"],
+) -> Float[Tensor, "*batch dim"]:
+    """The read of slots whose boundaries were these levels until a pop asked for one of them: up to `top` now."""
+    if _is_traced():
+        older = _lowered(levels, asked, top)
+        return read(older[..., 1:], older[..., :-1], end, values)
+    return _ReadLowered.apply(levels, asked, top, end, values)
 
 
 def _is_traced() -> bool:
@@ -63,8 +75,30 @@ def _is_traced() -> bool:
     return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
+def _lowered(levels: Tensor, asked: Tensor, top: Tensor) -> Tensor:
+    return torch.where(asked[..., None] < levels, top[..., None], levels)
+
+
 def _weights(up: Tensor, down: Tensor, low: Tensor) -> Tensor:
     return smaller(up - down, block_at_zero(up - low))
+
+
+def _product(weights: Tensor, values: Tensor) -> Tensor:
+    dtype = torch.promote_types(values.dtype, torch.float32)
+    return matmul(weights.to(dtype)[..., None, :], values.to(dtype))[..., 0, :]
+
+
+def _of_weights(cotangent: Tensor, up: Tensor, down: Tensor, low: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The cotangents of up, down and low."""
+    seen = cotangent * (up > low)
+    of_strength, of_room = seen * (down >= low), seen * (down <= low)
+    return of_strength + of_room, -of_strength, -torch.sum(of_room, -1, keepdim=True)
+
+
+def _moved(up: Tensor, down: Tensor, low: Tensor, d_up: Any, d_down: Any, d_low: Any) -> Tensor:
+    """The tangent of the weights."""
+    seen = (up > low).to(up.dtype)
+    return seen * (down >= low) * (d_up - d_down) + seen * (down <= low) * (d_up - d_low)
 
 
 class _Weights(torch.autograd.Function):
@@ -78,14 +112,47 @@ class _Weights(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        up, down, low = ctx.saved_tensors
-        seen = cotangent * (up > low)
-        of_strength, of_room = seen * (down >= low), seen * (down <= low)
-        return of_strength + of_room, -of_strength, -torch.sum(of_room, -1, keepdim=True)
+        return _of_weights(cotangent, *ctx.saved_tensors)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
-        up, down, low = ctx.saved_tensors
-        d_up, d_down, d_low = (0 if tangent is None else tangent for tangent in tangents)
-        seen = (up > low).to(up.dtype)
-        return seen * (down >= low) * (d_up - d_down) + seen * (down <= low) * (d_up - d_low)
+        return _moved(*ctx.saved_tensors, *(0 if tangent is None else tangent for tangent in tangents))
+
+
+class _ReadLowered(torch.autograd.Function):
+    """`read_lowered`, which keeps nothing of the size of the slots for each step."""
+
+    @staticmethod
+    def forward(ctx: Any, levels: Tensor, asked: Tensor, top: Tensor, end: Tensor, values: Tensor) -> Tensor:
+        ctx.save_for_backward(levels, asked, top, end, values)
+        ctx.save_for_forward(levels, asked, top, end, values)
+        return _product(_Weights.apply(*_bounds(levels, asked, top, end)), values)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        levels, asked, top, end, values = ctx.saved_tensors
+        bounds = _bounds(levels, asked, top, end)
+        weights = _Weights.apply(*bounds)
+        of_values = matmul(weights.to(cotangent.dtype)[..., None], cotangent[..., None, :]).to(values.dtype)
+        of_weights = matmul(cotangent[..., None, :], values.to(cotangent.dtype).mT)[..., 0, :]
+        of_up, of_down, of_low = _of_weights(of_weights.to(levels.dtype), *bounds)
+        of_older = pad(of_up, -1, 1, 0) + pad(of_down, -1, 0, 1)
+        gone = asked[..., None] < levels
+        of_top = torch.sum(torch.where(gone, of_older, 0), -1)
+        return torch.where(gone, 0, of_older), None, of_top, of_low[..., 0], of_values
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        levels, asked, top, end, values = ctx.saved_tensors
+        moved = (torch.zeros_like(x) if t is None else t for x, t in zip(ctx.saved_tensors, tangents, strict=True))
+        d_levels, _, d_top, d_end, d_values = moved
+        bounds = _bounds(levels, asked, top, end)
+        d_older = torch.where(asked[..., None] < levels, d_top[..., None], d_levels)
+        d_weights = _moved(*bounds, d_older[..., 1:], d_older[..., :-1], d_end[..., None])
+        return _product(d_weights, values) + _product(_Weights.apply(*bounds), d_values)
+
+
+def _bounds(levels: Tensor, asked: Tensor, top: Tensor, end: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What the weights are made of."""
+    older = _lowered(levels, asked, top)
+    return older[..., 1:], older[..., :-1], (end - 1)[..., None]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffstack._plan import Plan
 from diffstack.actions import POP, PUSH
-from diffstack.torch_impl._chunked._levels import as_levels, lowered, read
+from diffstack.torch_impl._chunked._levels import as_levels, lowered, read, read_lowered
 from diffstack.torch_impl._chunked._line import end, fit, written
 from diffstack.torch_impl._line import above, feasible
 from diffstack.torch_impl._parallel._line import left_over
@@ -59,8 +59,7 @@ def tick(
     end = end + actions[..., PUSH]
     boundaries = torch.cat([boundaries, end[..., None]], -1)
     asked = torch.minimum(window.asked, asked)
-    older = torch.where(asked[..., None] < levels, boundaries[..., :1], levels)
-    of_older = read(older[..., 1:], older[..., :-1], end, values)
+    of_older = read_lowered(levels, asked, boundaries[..., 0], end, values)
     of_own = read(boundaries[..., 1:], boundaries[..., :-1], end, elements)
     return Window(elements, boundaries, asked), (of_older + of_own).to(values.dtype)
 
