@@ -3,7 +3,7 @@
 import json
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from diffstack.parity import Result
+from diffstack.tasks import Task
 
 
 @contextmanager
@@ -61,6 +62,15 @@ def show(environment: Mapping[str, str], results: Sequence[Result]) -> None:
     print(f"{len(results)} comparisons, {len(failed)} out of tolerance")
 
 
+def show_tasks(tasks: Iterable[Task]) -> None:
+    """Print what tasks there are, each with an example of as many as nine symbols, if they fit."""
+    console = Console(markup=False, highlight=False)
+    table = titled("task", "what it is", title="Tasks: an example has tokens above targets", show_lines=True)
+    for task in tasks:
+        table.add_row(task.name, f"{task.title} ({task.paper})\n" + "\n".join(_example(task)))
+    console.print(table)
+
+
 def as_json(environment: Mapping[str, str], results: Sequence[Result]) -> bytes:
     """A parity report with every comparison, for programs; infinite differences are null."""
     rows = json.dumps([result._asdict() for result in results], default=np.generic.item)
@@ -70,6 +80,15 @@ def as_json(environment: Mapping[str, str], results: Sequence[Result]) -> bytes:
         "results": json.loads(rows, parse_constant=lambda infinity: None),
     }
     return (json.dumps(report, indent=1) + "\n").encode()
+
+
+def _example(task: Task, width: int = 54) -> tuple[str, str]:
+    for length in range(9, 0, -1):
+        if task.has(length):
+            lines = task.show(task.draw(np.random.default_rng(0), 1, (length, length)))
+            if len(lines[0]) <= width:
+                break
+    return lines
 
 
 def _results(title: str, results: Sequence[Result]) -> Table:

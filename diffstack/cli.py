@@ -1,4 +1,4 @@
-"""The command `diffstack`: a walk through the library, learning from a user's file, and the parity report.
+"""The command `diffstack`: a walk through the library, learning from a user's file, the parity report, and the tasks.
 
 Each command imports the frameworks that it needs. An error that the user can correct ends as one line on stderr with
 exit status 2.
@@ -18,6 +18,7 @@ import typer
 from typer.main import get_command
 
 from diffstack import __version__, _backends, _files, _report, parity
+from diffstack.tasks import TASKS
 
 app = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
 
@@ -186,3 +187,9 @@ def _parity(
     _report.show(environment, results)
     if not all(result.passed for result in results):
         raise typer.Exit(1)
+
+
+@app.command()
+def tasks() -> None:
+    """List the tasks of the papers that a network with a stack may learn, each with a short example."""
+    _report.show_tasks(TASKS.values())

@@ -17,6 +17,7 @@ import pytest
 
 from diffstack import __version__, _backends, _files, cli, parity
 from diffstack.plot import plot_learning
+from diffstack.tasks import TASKS
 
 ROOT = Path(__file__).parent.parent
 TARGET = np.repeat([[4.0], [3.0], [2.0], [1.0]], 4, axis=1)
@@ -235,11 +236,28 @@ def test_parity_fails_where_a_case_is_out_of_tolerance(
     assert bad.quantity in output
 
 
-def test_help_and_version_need_no_framework() -> None:
+def test_tasks_are_listed_with_an_example_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["tasks"]) == 0
+    output, complaint = capsys.readouterr()
+    assert not complaint
+    assert "\x1b" not in output
+    assert max(map(len, output.splitlines())) <= 80
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in output.splitlines() if line.startswith("│")]
+    assert [row[0] for row in rows if row[0]] == list(TASKS)
+    cells = dict.fromkeys(TASKS, "")
+    for name, text in rows:
+        cells[name or next(reversed([each for each in cells if cells[each]]))] += f"{text} "
+    for task in TASKS.values():
+        assert cells[task.name].startswith(f"{task.title} ({task.paper}) ")
+    assert cells["anbn"].endswith(" . a a a a a a a a a b b b b b b b b b a a a a a a a a a b b b b b b b b b . ")
+
+
+def test_help_version_and_tasks_need_no_framework() -> None:
     run = python(
         "-c",
         "import sys\nfrom diffstack import cli\n"
-        "for words in ([], ['--help'], ['learn', '--help'], ['--version']): assert cli.run(words) == 0, words\n"
+        "for words in ([], ['--help'], ['learn', '--help'], ['tasks'], ['--version']):\n"
+        "    assert cli.run(words) == 0, words\n"
         "assert not {'jax', 'torch', 'optax', 'matplotlib'} & set(sys.modules)",
     )
     assert (run.returncode, run.stderr) == (0, "")

@@ -44,7 +44,7 @@ assert torch_impl.reverse(torch.arange(3.0)).tolist() == [2, 1, 0]
         ),
         (
             {"torch", "jax", "jaxlib", "optax", "typer", "rich", "matplotlib"},
-            "import diffstack, diffstack.actions, diffstack.errors\nassert diffstack.__version__\n",
+            "import diffstack, diffstack.actions, diffstack.errors, diffstack.tasks\nassert diffstack.__version__\n",
         ),
     ],
     ids=["jax_impl", "torch_impl", "diffstack"],
