@@ -133,10 +133,9 @@ class Task:
         above = [self.symbols[batch.tokens[row, t]] for t in steps]
         below = [self.classes[batch.targets[row, t]] if batch.mask[row, t] else "" for t in steps]
         widths = [max(len(token), len(target)) for token, target in zip(above, below, strict=True)]
-        lines = (
-            " ".join(text.rjust(width) for text, width in zip(texts, widths, strict=True)) for texts in (above, below)
-        )
-        return next(lines), next(lines)
+        for texts in (above, below):
+            texts[:] = [text.rjust(width) for text, width in zip(texts, widths, strict=True)]
+        return " ".join(above), " ".join(below)
 
     def _possible(self, lengths: tuple[int, int]) -> list[int]:
         """The lengths in a range that the task has."""
