@@ -65,7 +65,7 @@ def main(
 
 def _run(name: str, device: str, quick: bool, console: Console) -> Iterator[tuple[Work, list[Result]]]:
     """Measure the works of a benchmark, and print each table as soon as it is full."""
-    budget = Budget(call=15, total=0.02 if quick else 0.6, rounds=3 if quick else 100, bytes=memory.available() // 2)
+    budget = Budget(call=30, total=0.02 if quick else 0.6, rounds=3 if quick else 100, bytes=memory.available() // 2)
     runner, works = Runner(device, budget), list(SUITE[name](device, quick))
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

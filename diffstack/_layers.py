@@ -29,11 +29,12 @@ class Stack:
             found best, and 0 elsewhere.
         states: the number of states of a nondeterministic stack.
         symbols: the number of its stack symbols.
+        hard: whether strengths are rounded to 0 or 1, through which no gradient goes.
 
     Example:
         >>> from diffstack.jax_impl.layers import Stack
-        >>> Stack("neural_stack", 16)
-        Stack(family='neural_stack', dim=16, capacity=None, vector='tanh', pop_bias=-1.0, states=1, symbols=1)
+        >>> Stack("neural_stack", 16).pop_bias
+        -1.0
     """
 
     family: str
@@ -43,9 +44,12 @@ class Stack:
     pop_bias: float | None = None
     states: int = 1
     symbols: int = 1
+    hard: bool = False
 
     def __post_init__(self) -> None:
         check_stack(self.family, self.dim, self.capacity, self.states, self.symbols)
+        if self.hard and not self.table.strengths:
+            _checks.bad_value("hard", f"False for {self.family}, which has no strengths", self.hard)
         if self.vector not in VECTORS:
             _checks.bad_value("vector", "one of 'tanh', 'sigmoid', None", repr(self.vector))
         if self.pop_bias is None:

@@ -1,5 +1,7 @@
 """The command `diffstack`: a walk through the library, learning from a user's file, the parity report, and the tasks.
 
+The commands of training are in `cli_training.py`.
+
 Each command imports the frameworks that it needs. An error that the user can correct ends as one line on stderr with
 exit status 2.
 """
@@ -7,20 +9,21 @@ exit status 2.
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import numpy as np
 import typer
 from typer.main import get_command
 
-from diffstack import __version__, _backends, _files, _report, parity
+from diffstack import __version__, _backends, _files, _report, cli_training, parity
+from diffstack._options import choice, option
 from diffstack.tasks import TASKS
 
 app = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
+app.add_typer(cli_training.app)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -47,22 +50,6 @@ def stop(*_: object) -> NoReturn:
         os.write(1, b"\x1b[?25h\n")  # A progress bar hides the cursor.
     os.write(2, b"diffstack: interrupted\n")
     os._exit(130)
-
-
-def _option(flag: str, metavar: str, expected: str, parse: Callable[[str], Any], allowed: Any, about: str) -> Any:
-    """Declare an option whose error says what was given. Those of typer's own types do not."""
-
-    def parser(given: str) -> Any:
-        with suppress(ValueError):
-            if allowed(value := parse(given)):
-                return value
-        _files.refuse(flag, expected, repr(given))
-
-    return typer.Option(flag, metavar=metavar, parser=parser, help=f"{about}: {expected}.")
-
-
-def _choice(flag: str, choices: Sequence[str], about: str) -> Any:
-    return _option(flag, "|".join(choices), " or ".join(choices), str, choices.__contains__, about)
 
 
 @app.callback(invoke_without_command=True)
@@ -102,8 +89,8 @@ _TARGET = typer.Argument(
     help="The array that the reversal is to give: a .npy file with elements of any rank, or a .csv file with one "
     "element in each row. Arrays of float16 and float32 are computed in float32, and all others in float64.",
 )
-_STEPS = _option("--steps", "N", "an integer of at least 0", int, lambda n: n >= 0, "The number of updates of Adam")
-_RATE = _option(
+_STEPS = option("--steps", "N", "an integer of at least 0", int, lambda n: n >= 0, "The number of updates of Adam")
+_RATE = option(
     "--learning-rate", "X", "a finite number above 0", float, lambda x: 0 < x < math.inf, "The learning rate of Adam"
 )
 _LEARNED = typer.Option(
@@ -116,7 +103,7 @@ _LEARNED = typer.Option(
 @app.command()
 def learn(
     target: Annotated[Path, _TARGET],
-    backend: Annotated[str, _choice("--backend", _backends.NAMES, "The framework that computes")] = "jax",
+    backend: Annotated[str, choice("--backend", _backends.NAMES, "The framework that computes")] = "jax",
     steps: Annotated[int, _STEPS] = 100,
     learning_rate: Annotated[float, _RATE] = 0.1,
     out: Annotated[Path | None, _LEARNED] = None,
@@ -163,10 +150,10 @@ def learn(
 @app.command("parity")
 def _parity(
     device: Annotated[
-        Literal["cpu", "cuda"], _choice("--device", ("cpu", "cuda"), "Where both frameworks compute")
+        Literal["cpu", "cuda"], choice("--device", ("cpu", "cuda"), "Where both frameworks compute")
     ] = "cpu",
     dtype: Annotated[
-        list[str] | None, _choice("--dtype", parity.DTYPES, "A dtype to compare in (may be repeated; all by default)")
+        list[str] | None, choice("--dtype", parity.DTYPES, "A dtype to compare in (may be repeated; all by default)")
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Every comparison, as JSON.")] = None,
 ) -> None:

@@ -42,6 +42,42 @@ def plot_learning(losses: Mapping[str, np.ndarray], snapshots: Mapping[int, np.n
     return figure
 
 
+def plot_training(rows: Sequence[Any], metric: str) -> Figure:
+    """Draw a training: the loss and the score of every seed at each check.
+
+    Args:
+        rows: those of the log, with step, seed, loss and score.
+        metric: the name of the score.
+
+    Returns:
+        A figure of 1200 x 500 pixels, for `savefig`.
+
+    Example:
+        >>> from diffstack.plot import plot_training
+        >>> from diffstack.training import Row
+        >>> figure = plot_training([Row(100, 0, 0.7, 0.5, 1.0), Row(200, 0, 0.1, 0.9, 2.0)], "accuracy")
+        >>> [axes.get_ylabel() for axes in figure.axes]
+        ['loss, nats', 'accuracy']
+    """
+    figure = Figure(figsize=(12, 5), dpi=100, layout="constrained")
+    panels: Any = figure.subplots(1, 2)
+    for axes, name, label in zip(panels, ("loss", "score"), ("loss, nats", metric), strict=True):
+        for seed in dict.fromkeys(row.seed for row in rows):
+            mine = [row for row in rows if row.seed == seed]
+            axes.plot(
+                [row.step for row in mine], [getattr(row, name) for row in mine], marker=".", label=f"seed {seed}"
+            )
+        axes.set_xlabel("steps")
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    if any(row.loss > 0 for row in rows):
+        panels[0].set_yscale("log")
+    if rows:
+        panels[1].legend(frameon=False)
+    return figure
+
+
 def _draw_losses(figure: Any, losses: Mapping[str, np.ndarray]) -> None:
     figure.suptitle("Loss", fontsize=14)
     axes = figure.add_subplot()

@@ -36,7 +36,7 @@ _ARGUMENTS = {
 }
 
 # What may differ between a file and a layer that loads it.
-_FREE = ("capacity", "pop_bias", "slots")
+_FREE = ("capacity", "pop_bias", "slots", "hard")
 
 
 def save(path: str | os.PathLike[str], parameters: Any, *, layer: Any = None) -> None:

@@ -47,6 +47,7 @@ EXTRA_NAMES = {
     # PyTorch's modules hold the maps and the cells that JAX writes as functions.
     "layers/_heads.py": {"linear", "uniform"},
     "layers/recurrent.py": {"_Head", "_affine"},
+    "training.py": {"_linear", "_normed"},
 }
 # A tensor is made on a device, that of a tensor it is like; a JAX array goes where its inputs are.
 EXTRA_PARAMETERS = {"device", "like", "dtype"}
@@ -64,6 +65,8 @@ OF_A_FRAMEWORK = {
     "_chunked/superposition.py": {"Window", "open"},
     "controller.py": {"unroll", "_over_sequence", "_known_empty"},
     "layers/recurrent.py": {"StackRNN"},
+    # PyTorch's optimizer changes the parameters that it is given.
+    "training.py": {"Network", "update"},
     "layers/attention.py": {"StackAttention", "StackTrans"},
     "_parallel/neural_queue.py": {"_over_chunk"},
     # PyTorch has a type of its own for shapes. It differentiates the loop where JAX has no derivative, and its loop

@@ -28,13 +28,15 @@ def linear(x: Array, parameters: dict[str, Array], name: str) -> Array:
     return result if bias is None else result + jnp.broadcast_to(bias, result.shape)
 
 
-def actions_of(family: str, logits: Float[Array, "*batch actions"]) -> Array:
-    """A softmax, sigmoid strengths, log weights, or the code of the largest logit."""
+def actions_of(family: str, logits: Float[Array, "*batch actions"], *, hard: bool = False) -> Array:
+    """A softmax, sigmoid strengths or hard ones, log weights, or the code of the largest logit."""
     table = FAMILIES[family]
     if table.automaton:
         return logits
     if not table.action:
         return jnp.argmax(logits, -1).astype(jnp.int32)
+    if hard:
+        return (logits > 0).astype(logits.dtype)
     return jax.nn.sigmoid(logits) if table.strengths else jax.nn.softmax(logits, -1)
 
 

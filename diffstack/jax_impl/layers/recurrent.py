@@ -191,7 +191,7 @@ class StackRNN:
         """The action and the pushed vectors of every stack."""
         actions, elements = [], []
         for i, stack in enumerate(self.stacks):
-            actions.append(actions_of(stack.family, linear(h, parameters, f"heads.{i}.actions")))
+            actions.append(actions_of(stack.family, linear(h, parameters, f"heads.{i}.actions"), hard=stack.hard))
             vector = linear(h, parameters, f"heads.{i}.vector") if stack.dim else h[..., :0]
             vector = _VECTORS[stack.vector](vector)
             elements.append(vector if stack.ends == 1 else tuple(jnp.split(vector, stack.ends, -1)))

@@ -18,13 +18,15 @@ def module_of(family: str) -> Any:
     return _MODULES[family]
 
 
-def actions_of(family: str, logits: Float[Tensor, "*batch actions"]) -> Tensor:
-    """A softmax, sigmoid strengths, log weights, or the code of the largest logit."""
+def actions_of(family: str, logits: Float[Tensor, "*batch actions"], *, hard: bool = False) -> Tensor:
+    """A softmax, sigmoid strengths or hard ones, log weights, or the code of the largest logit."""
     table = FAMILIES[family]
     if table.automaton:
         return logits
     if not table.action:
         return torch.argmax(logits, -1).to(torch.int32)
+    if hard:
+        return (logits > 0).to(logits.dtype)
     return torch.sigmoid(logits) if table.strengths else torch.softmax(logits, -1)
 
 

@@ -181,7 +181,7 @@ class _Head(nn.Module):
         # Autocast narrows it, and the discrete family takes its own dtype alone.
         vector = vector.to(dtype)
         elements = vector if self.stack.ends == 1 else torch.split(vector, self.stack.dim, -1)
-        return actions_of(self.stack.family, self.actions(h)), elements
+        return actions_of(self.stack.family, self.actions(h), hard=self.stack.hard), elements
 
 
 def _lstm(of_input: Tensor, of_hidden: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
