@@ -94,17 +94,16 @@ class Network:
         trace: bool = False,
     ) -> Any:
         """The logits of each step, (*batch, T, outputs); and the traces of the stacks if they are asked for."""
-        x, traces = parameters["embedding.weight"][tokens], ()
-        of_layer = _part(parameters, "layer")
+        x, traces, of_layer = parameters["embedding.weight"][tokens], [()], _part(parameters, "layer")
         if isinstance(self.layer, StackRNN):
-            x, _, traces = self.layer.scan(of_layer, x, lengths=lengths, final_states=False, trace=True)
+            x, _, *traces = self.layer.scan(of_layer, x, lengths=lengths, final_states=False, trace=trace)
         else:
             attended, _ = self.layer.scan(of_layer, _normed(parameters, "attention_norm", x), lengths=lengths)
             x = x + attended
             x = x + _linear(parameters, "down", jax.nn.relu(_linear(parameters, "up", _normed(parameters, "norm", x))))
             x = _normed(parameters, "readout_norm", x)
         logits = _linear(parameters, "readout", x)
-        return (logits, traces) if trace else logits
+        return (logits, traces[0]) if trace else logits
 
 
 _NORMS = ("attention_norm", "norm", "readout_norm")

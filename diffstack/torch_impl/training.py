@@ -72,16 +72,16 @@ class Network(nn.Module):
         trace: bool = False,
     ) -> Any:
         """The logits of each step, (*batch, T, outputs); and the traces of the stacks if they are asked for."""
-        x, traces = self.embedding(tokens), ()
+        x, traces = self.embedding(tokens), [()]
         if isinstance(self.layer, StackRNN):
-            x, _, traces = self.layer(x, lengths=lengths, final_states=False, trace=True)
+            x, _, *traces = self.layer(x, lengths=lengths, final_states=False, trace=trace)
         else:
             attended, _ = self.layer(self.attention_norm(x), lengths=lengths)
             x = x + attended
             x = x + self.down(torch.relu(self.up(self.norm(x))))
             x = self.readout_norm(x)
         logits = self.readout(x)
-        return (logits, traces) if trace else logits
+        return (logits, traces[0]) if trace else logits
 
 
 def loss(
