@@ -16,12 +16,17 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 
-def load(backend: Backend) -> ModuleType:
-    """The controller's program, with fewer and shorter sequences."""
-    name = f"controller_{backend.name}"
+def opened(name: str) -> ModuleType:
+    """The program of this name."""
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     program = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(program)
+    return program
+
+
+def load(backend: Backend) -> ModuleType:
+    """The controller's program, with fewer and shorter sequences."""
+    program = opened(f"controller_{backend.name}")
     program.LONGEST, program.GOAL, program.STRETCH, program.BATCH, program.TESTS = 3, 4, 5, 16, 8
     return program
 
@@ -92,3 +97,60 @@ def test_both_programs_begin_alike():
     """They draw the same numbers, so the first losses and updates are the same."""
     losses = [load(backend).train(np.random.default_rng(0), 5)[1] for backend in BACKENDS]
     np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def unmarked() -> ModuleType:
+    """The program of unmarked reversal, with fewer, shorter sequences and fewer steps."""
+    program = opened("unmarked_reversal")
+    program.ROUNDS = (program.Round(2, 2, 3), program.Round(1, 2, 2))
+    program.LONGER, program.SHOWN, program.BATCH, program.TESTS = (3,), (0, 1), 8, 8
+    return program
+
+
+def test_unmarked_strings_are_words_and_their_reversals(unmarked: ModuleType):
+    batch = unmarked.strings(np.asarray([[0, 1, 1], [1, 0, 0]]), np.asarray([3, 1]))
+    np.testing.assert_array_equal(batch.targets, [[0, 1, 1, 1, 1, 0, 2], [1, 1, 2, 2, 2, 2, 2]])
+    np.testing.assert_array_equal(batch.seen, [[2, 0, 1, 1, 1, 1, 0], [2, 1, 1, 2, 2, 2, 2]])
+    np.testing.assert_array_equal(batch.lengths, [7, 3])
+
+
+def test_probabilities_of_unmarked_strings_add_up_to_one(unmarked: ModuleType):
+    for longest in (1, 5):
+        lengths = np.arange(1, longest + 1)
+        assert (2.0**lengths * np.exp(unmarked.log_probability(lengths, longest))).sum() == pytest.approx(1)
+
+
+def test_an_automaton_written_by_hand_is_the_source_of_unmarked_strings(unmarked: ModuleType):
+    """The model can be exact at every length: state 0 reads the word, and state 1 its reversal."""
+    states, tops = unmarked.STATES, unmarked.TOPS
+    push, replace = np.full((2, 3, states, tops, states, tops), -np.inf)
+    pop, answers = np.full((3, states, tops, states), -np.inf), np.full((states, tops, 3), -50.0)
+    replace[unmarked.END, 0, 0, 0, 0] = 0
+    for symbol in (0, 1):
+        push[symbol, 0, :, 0, 1 + symbol] = np.log(0.45)
+        pop[symbol, 0, 1 + symbol, 1] = np.log(0.1)
+        pop[symbol, 1, 1 + symbol, 1] = 0
+        answers[0, :, symbol] = np.log(0.45)
+        answers[0, 1 + symbol, symbol] = np.log(0.55)
+        answers[1, 1 + symbol, symbol] = 0
+    answers[0, 0, :2], answers[1, 0, unmarked.END] = np.log(0.5), 0
+    actions = np.concatenate([each.reshape(3, -1) for each in (push, pop, replace)], -1).astype(np.float32)
+    model = {"actions": actions, "answers": answers.reshape(-1, 3).astype(np.float32)}
+    for length in (2, 20):
+        kind = unmarked.KINDS["nondeterministic"]
+        above = unmarked.test(kind, model, np.random.default_rng(0), np.full(4, length), np.inf)
+        assert above == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("stack", ["nondeterministic", "superposition"])
+def test_the_program_of_unmarked_reversal(
+    unmarked: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], stack: str
+):
+    unmarked.main(["--stack", stack, "--seeds", "1", "--out", str(tmp_path / "picture.png")])
+    *_, figures, minutes = capsys.readouterr().out.splitlines()
+    assert figures.startswith("seed 1, nats a symbol above the source: |w| <= 2: ")
+    assert "|w| = 3: " in figures
+    assert minutes.endswith(" minutes")
+    if stack == "nondeterministic":
+        assert imread(tmp_path / "picture.png").std() > 0.1
