@@ -10,7 +10,7 @@ Example:
     >>> from diffstack.recipes import Recipe
     >>> from diffstack.training import run
     >>> recipe = Recipe("reverse_string", steps=2, check=1, lengths=(1, 3), testing=(1, 3))
-    >>> [row.step for row in run(recipe, Path(tempfile.mkdtemp()) / "run")]
+    >>> [row.step for row in run(recipe, Path(tempfile.mkdtemp()) / "run", backend="torch")]
     [1, 2]
 """
 
