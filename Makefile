@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-fast test-all lint bench clean
+.PHONY: demo test test-fast test-all lint bench results clean
 
 demo: .venv/installed
 	$(BIN)/diffstack demo --out demo
@@ -32,6 +32,10 @@ lint: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks
+
+# What networks with stacks learn: minutes a row, and it goes on from where it was stopped. ROWS="copy" runs one of them.
+results: .venv/installed
+	$(BIN)/python -m results $(ROWS)
 
 clean:
 	rm -rf .venv demo

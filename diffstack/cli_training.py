@@ -136,7 +136,7 @@ def train(  # each is an option of the command
             _files.refuse("TASK", f"that of the run in {str(folder)!r}, {recipe.task}", repr(task))
         recipe = dataclasses.replace(recipe, **given)
         metric = TASKS[task].metric
-        with _shown(metric) as progress:
+        with shown(metric) as progress:
             rows = training.run(recipe, folder, backend=backend, resume=resume, progress=progress)
         figure = plot.plot_training(rows, metric)
         with _files.replacing("--out", folder / "learning.png") as file:
@@ -196,7 +196,7 @@ def _said() -> Iterator[None]:
 
 
 @contextmanager
-def _shown(metric: str) -> Iterator[Callable[[int, int, float, Sequence[Row]], None]]:
+def shown(metric: str) -> Iterator[Callable[[int, int, float, Sequence[Row]], None]]:
     """Show the loss and the speed of a training on a terminal, and print every check."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     console = Console(markup=False, highlight=False)

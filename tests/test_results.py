@@ -1,0 +1,54 @@
+"""The command that makes the table of results."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import results.__main__ as command
+from diffstack._layers import Stack
+from diffstack.recipes import Recipe
+from results.rows import ROWS, Row, Trial
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+
+def test_rows_are_trained_tested_and_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"cell": "rnn", "hidden": 4, "embedding": 3, "lengths": (1, 2), "testing": (2, 2), "batch": 2, "tests": 2}
+    recipe = Recipe("reverse_string", (Stack("superposition", 2),), steps=2, check=2, seeds=(0, 1), **sizes)
+    tests = (Trial((2, 2), False, 2), Trial((3, 4), True, 2))
+    rows = tuple(Row(name, recipe, tests, goal, "1.00") for name, goal in (("easy", 0.0), ("hard", 1.1)))
+    monkeypatch.setattr(command, "ROWS", rows)
+    app = command.typer.Typer()
+    app.command()(command.main)
+
+    def run(*arguments: str) -> list[str]:
+        result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path)])
+        assert result.exit_code == 0, result.output
+        return (tmp_path / "results.md").read_text().splitlines()
+
+    head = ["| row | test | score of each seed | seeds there | minutes | the paper |", "|---|---|---|---|---|---|"]
+    assert run("easy")[:2] == head
+    written = json.loads((tmp_path / "easy.json").read_text())
+    assert written["steps"] == {"0": 2, "1": 2}
+    assert [(test["hard"], test["there"]) for test in written["tests"]] == [(False, 2), (True, 2)]
+    assert not (tmp_path / "hard.json").exists()
+    log = (tmp_path / "easy" / "log.csv").read_text()
+    _, _, *lines = run()
+    # The row that was there has not learned on, and no seed reaches what is above 1.
+    assert (tmp_path / "easy" / "log.csv").read_text() == log
+    assert [line.split(" | ")[0] for line in lines] == ["| easy", "| ", "| hard", "| "]
+    assert [line.split(" | ")[3] for line in lines] == ["2 of 2", "2 of 2", "0 of 2", "0 of 2"]
+    assert (tmp_path / "results.png").stat().st_size > 0
+    assert CliRunner().invoke(app, ["nothing"]).exit_code == 2
+
+
+def test_every_row_can_be_trained() -> None:
+    """Its recipe is one, its hard tests are of families that can be rounded, and no two share a folder."""
+    assert len({row.name for row in ROWS}) == len(ROWS)
+    for row in ROWS:
+        assert Recipe.from_json(row.recipe.as_json()) == row.recipe
+        assert dataclasses.replace(row.recipe, steps=1).steps == 1
+        assert row.tests
