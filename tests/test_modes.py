@@ -227,8 +227,8 @@ def taken_by_torch(first: int) -> list[Case]:
     return [*by_turns(SCANS, first), *unrolls]
 
 
-# The families whose functions are called at shapes as they come. To trace with a batch that varies takes long: the scans
-# of all others are compiled at one shape, and exported by their other method with such a batch.
+# The families whose functions are called at shapes as they come. To trace with a batch that varies takes long, so that
+# the scans of all others are compiled at one shape, and exported by their other method with such a batch.
 CALLED = product(*FAMILIES) or (POINTER, NEURAL_STACK)
 
 
