@@ -25,6 +25,8 @@ import diffstack.torch_impl
 from backends import BACKENDS, Backend
 
 torch.set_num_threads(1)
+# XLA carries along which lines of Python every operation came from, and nobody reads it here: a tenth of its time.
+jax.config.update("jax_traceback_in_locations_limit", 0)
 # Traces leave many objects, which Python's collector would walk through again and again.
 gc.set_threshold(100_000, 20, 100)
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends import Backend, assert_close
+from backends import BACKENDS, TORCH, Backend, assert_close
 from diffstack.actions import NOOP, POP, PUSH
-from families import NONDETERMINISTIC, SCANS, NondeterministicState
+from families import FULL, NONDETERMINISTIC, SCANS, NondeterministicState
 from oracles import nondeterministic as oracle
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -73,19 +73,23 @@ def test_the_window(backend: Backend, capacity: int):
         assert_close(actual, like, 1e-11)
 
 
-@METHOD
-@pytest.mark.parametrize("capacity", [1, 41])
+@pytest.mark.parametrize(
+    ("backend", "method", "capacity"),
+    # JAX, which compiles each, forgets by the loop.
+    [e for e in itertools.product(BACKENDS, METHODS, (1, 28)) if FULL or e[0] is TORCH or e[1:] != ("parallel", 1)],
+    ids=str,
+)
 def test_segments_are_one_run(backend: Backend, method: str, capacity: int):
     """Where there is room; a state that holds nothing but the last step forgets."""
-    actions, elements = map(backend.array, (weights(2, 2, 40), RNG.normal(size=(40, 2))))
+    actions, elements = map(backend.array, (weights(2, 2, 27), RNG.normal(size=(27, 2))))
     module, state = backend.module("nondeterministic"), empty(backend, capacity, 2, 2, 2)
     _, whole = module.scan(state, actions, elements, method=method)
     parts = []
-    for part in (slice(0, 13), slice(13, 14), slice(14, 40)):
+    for part in (slice(0, 13), slice(13, 14), slice(14, 27)):
         state, reads = module.scan(state, actions[part], elements[part], method=method)
         parts.append(backend.numpy(reads))
     gap = np.abs(np.concatenate(parts) - backend.numpy(whole)).max()
-    assert (gap < 1e-12) == (capacity == 41)
+    assert (gap < 1e-12) == (capacity == 28)
 
 
 def test_weights_of_any_size(backend: Backend):
@@ -215,12 +219,12 @@ def test_traces_without_elements(backend: Backend):
     """Over several chunks: elements without numbers come out of a layer as they went in."""
     layers = backend.module("layers")
     layer = layers.StackRNN(3, 4, layers.Stack("nondeterministic", 0, states=2))
-    inputs = backend.array(np.ones((33, 3), np.float32))
+    inputs = backend.array(np.ones((20, 3), np.float32))
     if backend.name == "jax":
         outputs, carry, (trace,) = layer.scan(layer.init(jax.random.key(0)), inputs, trace=True, final_states=False)
     else:
         outputs, carry, (trace,) = layer(inputs, trace=True, final_states=False)
-    assert (outputs.shape, carry, trace.elements.shape, trace.reads.shape) == ((33, 4), None, (33, 0), (33, 2, 1))
+    assert (outputs.shape, carry, trace.elements.shape, trace.reads.shape) == ((20, 4), None, (20, 0), (20, 2, 1))
 
 
 def test_tops_that_cannot_be_give_no_gradient_to_others(backend: Backend):

@@ -14,7 +14,8 @@ from diffstack.families import FAMILIES
 from families import FULL
 
 SMALL = [parity.Size(1, 1, 1), parity.Size(2, 3, 1)]
-MIDDLE = parity.Size(13, 7, 3)
+# Ten steps are one chunk of a controller, and of an automaton two, without a rest that would compile once more.
+MIDDLE = parity.Size(10, 7, 3)
 LONG = parity.Size(64, 7, 3)
 LENGTHS = [parity.Size(time, 7, 3) for time in (2, 13, 64, 257)]
 
@@ -48,8 +49,10 @@ def chosen() -> list[Any]:
             family, what = middle.name.replace(",", "").split()[:2]
             methods = FAMILIES[family].methods
             if what == "unroll":
-                # Only here does a gradient go through a vmap from outside.
-                runs.append((middle, ["vmapped"], ["float64"], False))
+                # Only here does a gradient go through a vmap from outside: by both methods, and by turns hard and soft.
+                first = middle.lossless == ("chunked" in middle.name)
+                if not FAMILIES[family].action or first == (places.index(family) % 2 == 0):
+                    runs.append((middle, ["vmapped"], ["float64"], False))
                 continue
             # Of what has methods, one by turns; the ragged cases at ties alone.
             if what in ("scan", "runs", "ragged") and methods[places.index(family) % len(methods)] not in middle.name:
