@@ -30,6 +30,7 @@ def save(folder: Path, step: int, arrays: Sequence[Mapping[str, np.ndarray]], st
         arrays: by name, for each seed.
         state: what JSON can hold.
     """
+    _checks.require("safetensors", "training")
     from safetensors.numpy import save as to_bytes  # noqa: PLC0415  # an optional dependency
 
     flat = {f"{i}.{name}": np.asarray(each) for i, some in enumerate(arrays) for name, each in some.items()}

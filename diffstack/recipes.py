@@ -103,10 +103,11 @@ class Recipe:
         return self.rate * grown * fallen
 
     def lengths_at(self, step: int) -> tuple[int, int]:
-        """The shortest and the longest length of a step."""
+        """The shortest and the longest length of a step; between them is one that the task has."""
         shortest, longest = self.lengths
         grown = (longest - shortest) * min(1.0, step / self.curriculum) if self.curriculum else longest - shortest
-        return shortest, shortest + round(grown)
+        first = next(length for length in range(shortest, longest + 1) if TASKS[self.task].has(length))
+        return shortest, max(first, shortest + round(grown))
 
     def as_json(self) -> str:
         """The recipe as text."""
@@ -129,6 +130,8 @@ def network(recipe: Recipe, backend: str, *, hard: bool = False) -> Any:
         stacks = tuple(map(hardened, recipe.stacks)) if hard else recipe.stacks
         layer = layers.StackRNN(recipe.embedding, recipe.hidden, stacks, recipe.cell)
     else:
+        if hard:
+            _checks.bad_value("hard", "False for attention, whose actions are not rounded", hard)
         (stack,) = recipe.stacks
         sizes = {"states": stack.states, "symbols": stack.symbols}
         layer = layers.StackAttention(recipe.embedding, stack.dim, recipe.heads, stack.family, stack.capacity, **sizes)

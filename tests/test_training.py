@@ -187,6 +187,9 @@ def test_rates_and_lengths_of_a_step() -> None:
     assert [recipe.lengths_at(step) for step in (0, 1, 4, 9)] == [(2, 2), (2, 4), (2, 10), (2, 10)]
     wanted = [0.05, *(0.05 * (1 + np.cos(np.pi * step / 10)) for step in range(1, 10))]
     np.testing.assert_allclose([recipe.rate_at(step) for step in range(10)], wanted, rtol=1e-12)
+    # Brackets have even lengths.
+    dyck = dataclasses.replace(recipe, task="dyck_2", lengths=(3, 9), testing=(4, 4))
+    assert [dyck.lengths_at(step) for step in (0, 1, 4)] == [(3, 4), (3, 5), (3, 9)]
     constant = dataclasses.replace(recipe, schedule="constant", warmup=0, curriculum=0)
     assert {constant.rate_at(step) for step in range(10)} == {0.1}
     assert constant.lengths_at(0) == (2, 10)
@@ -304,6 +307,12 @@ def test_the_command_refuses_in_one_line(
     assert captured.err.startswith(f"diffstack: {error}")
     assert len(captured.err.splitlines()) == 1
     assert sorted(path.name for path in Path("run").iterdir()) == ["config.json"]
+
+
+def test_attention_has_no_hard_actions(runs: Any) -> None:
+    folder, _ = runs("attention", "torch")
+    with pytest.raises(ValueError, match=r"^hard: expected False for attention"):
+        evaluation.load(folder, backend="torch", hard=True)
 
 
 def test_the_start_is_drawn_by_name() -> None:
