@@ -28,7 +28,7 @@ def _stack(given: str) -> Stack:
     """A stack from text such as `neural_stack:16`; an automaton also has its numbers of states and symbols."""
     family, *sizes = given.split(":")
     dim, *rest = map(int, sizes)
-    if rest:
+    if rest or family == "nondeterministic":
         states, symbols = rest
         return Stack(family, dim, states=states, symbols=symbols)
     return Stack(family, dim, capacity=32 if family == "pointer" else None)
@@ -54,7 +54,7 @@ _STACK = option(
     f"FAMILY:DIM or nondeterministic:DIM:STATES:SYMBOLS, with FAMILY one of {', '.join(FAMILIES)}",
     _stack,
     lambda stack: True,
-    "A stack and the size of its vectors (may be repeated; superposition:8 by default)",
+    "A stack and the size of its vectors; a pointer has 32 slots (may be repeated; superposition:8 by default)",
 )
 _LENGTHS = "a length, or two with a dash, such as 1-40"
 
@@ -93,7 +93,15 @@ def train(  # each is an option of the command
         ),
     ] = None,
     goal: Annotated[
-        float | None, option("--goal", "X", "a finite number", float, math.isfinite, "The score that ends the training")
+        float | None,
+        option(
+            "--goal",
+            "X",
+            "a finite number",
+            float,
+            math.isfinite,
+            "The score that a seed must reach in three checks in a row to be done",
+        ),
     ] = None,
     seeds: Annotated[int | None, _count("--seeds", 1, "How many networks learn side by side, from seed 0 on")] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder of the run. [default: TASK]")] = None,
@@ -131,6 +139,8 @@ def train(  # each is an option of the command
         there = (folder / training.CONFIG).exists()
         if there and not resume:
             _files.refuse("--out", "a folder without a run, or --resume", repr(str(folder)))
+        if resume and not there:
+            _files.refuse("--resume", "a folder with a run", repr(str(folder)))
         recipe = training.read_recipe(folder) if there else Recipe(task)
         if recipe.task != task:
             _files.refuse("TASK", f"that of the run in {str(folder)!r}, {recipe.task}", repr(task))
@@ -177,8 +187,11 @@ def trace(
         seeds = trained.recipe.seeds
         if seed is not None and seed not in seeds:
             _files.refuse("--seed", f"one of {', '.join(map(str, seeds))}", str(seed))
-        batch, figures = evaluation.trace(trained, length, index=seeds.index(seed) if seed is not None else 0)
-    print(*TASKS[trained.recipe.task].show(batch), sep="\n")
+        batch, said, figures = evaluation.trace(trained, length, index=seeds.index(seed) if seed is not None else 0)
+    (reads, should), (_, says) = (
+        TASKS[trained.recipe.task].show(each) for each in (batch, batch._replace(targets=said))
+    )
+    print(f"reads       {reads}\nshould say  {should}\nsays        {says}")
     for i, figure in enumerate(figures):
         picture = folder / ("trace.png" if len(figures) == 1 else f"trace-{i}.png")
         with _files.replacing("DIR", picture) as file:

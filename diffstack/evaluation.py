@@ -52,6 +52,8 @@ def load(folder: Path, *, backend: str = "jax", hard: bool = False) -> Trained:
         ValueError: a folder without a checkpoint, or with a damaged one; hard actions of a family without them.
         OSError: a file that cannot be read.
     """
+    _checks.check_choice("backend", backend, _backends.NAMES)
+    folder = Path(folder)
     recipe = read_recipe(folder)
     found = _checkpoints.load(folder)
     if found is None:
@@ -84,7 +86,7 @@ def evaluate(trained: Trained, lengths: tuple[int, int], *, count: int = 64, see
     return [task.score(each[:, : batch.tokens.shape[1]], batch) for each in outputs]
 
 
-def trace(trained: Trained, length: int, *, index: int = 0, seed: int = 0) -> tuple[Batch, list[Any]]:
+def trace(trained: Trained, length: int, *, index: int = 0, seed: int = 0) -> tuple[Batch, np.ndarray, list[Any]]:
     """Draw one sequence, and a picture of each stack while the network of a seed reads it.
 
     Args:
@@ -94,7 +96,7 @@ def trace(trained: Trained, length: int, *, index: int = 0, seed: int = 0) -> tu
         seed: of the generator that draws the sequence.
 
     Returns:
-        The sequence, and the figures.
+        The sequence, what the network says at each of its steps, (1, T), and the figures.
     """
     from diffstack.plot import plot_trace  # noqa: PLC0415  # imports matplotlib
 
@@ -104,7 +106,9 @@ def trace(trained: Trained, length: int, *, index: int = 0, seed: int = 0) -> tu
     task = TASKS[recipe.task]
     batch, figures = task.draw(np.random.default_rng((seed, 3)), 1, (length, length)), []
     with trained.width():
-        traces = trained.trainer.traced(trained.network, trained.learner, index, trained.backend.asarray(batch.tokens))
+        logits, traces = trained.trainer.traced(
+            trained.network, trained.learner, index, trained.backend.asarray(batch.tokens)
+        )
         for stack, each in zip(trained.network.layer.stacks, traces, strict=True):
             family = getattr(trained.backend.implementation, stack.family)
             more = {"states": stack.states, "symbols": stack.symbols} if stack.table.automaton else {}
@@ -113,7 +117,7 @@ def trace(trained: Trained, length: int, *, index: int = 0, seed: int = 0) -> tu
             figure = plot_trace(family, state, *_first(each))
             _label(figure, [task.symbols[token] for token in batch.tokens[0]])
             figures.append(figure)
-    return batch, figures
+    return batch, np.argmax(np.asarray(logits), -1), figures
 
 
 def _first(each: Any) -> tuple[Any, Any]:

@@ -72,6 +72,11 @@ class Recipe:
     passes: int = 3
 
     def __post_init__(self) -> None:
+        stacks = (self.stacks,) if isinstance(self.stacks, Stack) else tuple(self.stacks)
+        object.__setattr__(self, "stacks", stacks)
+        object.__setattr__(self, "seeds", (self.seeds,) if isinstance(self.seeds, int) else tuple(self.seeds))
+        if not stacks or not all(isinstance(each, Stack) for each in stacks):
+            _checks.bad_type("stacks", "a Stack or a tuple of them", repr(self.stacks))
         choices = {"task": tuple(TASKS), "layer": LAYERS, "cell": CELLS, "schedule": SCHEDULES, "dtype": DTYPES}
         for name, allowed in choices.items():
             _checks.check_choice(name, getattr(self, name), allowed)
@@ -82,6 +87,8 @@ class Recipe:
         for name in ("rate", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 _checks.bad_value(name, "a finite number above 0", getattr(self, name))
+        if self.goal is not None and not isinstance(self.goal, int | float):
+            _checks.bad_type("goal", "a number or None", repr(self.goal))
         if not 0 <= self.penalty < math.inf:
             _checks.bad_value("penalty", "a finite number of at least 0", self.penalty)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
@@ -92,7 +99,8 @@ class Recipe:
             _checks.bad_value("stacks", "one stack, of which attention has several heads", len(self.stacks))
         task = TASKS[self.task]
         for name, default in (("lengths", task.training), ("testing", task.testing)):
-            value = tuple(getattr(self, name)) or default
+            value = getattr(self, name)
+            value = (tuple(value) or default) if isinstance(value, tuple | list) else value
             object.__setattr__(self, name, value)
             task.draw(np.random.default_rng(0), 1, value)
 

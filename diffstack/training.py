@@ -75,7 +75,8 @@ def run(
         ValueError: a folder with a run in it that is not to go on; a checkpoint of another recipe, or a damaged one.
         OSError: a folder that cannot be written.
     """
-    chosen, task = _backends.load(backend), TASKS[recipe.task]
+    _checks.check_choice("backend", backend, _backends.NAMES)
+    chosen, task, folder = _backends.load(backend), TASKS[recipe.task], Path(folder)
     found = _found(recipe, folder, resume)
     folder.mkdir(parents=True, exist_ok=True)
     _checkpoints.write(folder / CONFIG, recipe.as_json().encode())
@@ -214,7 +215,10 @@ def _found(
             _checks.bad_value(
                 "recipe", f"that of the run in {str(folder)!r}, with {name} = {theirs[name]!r}", repr(ours)
             )
-    return _checkpoints.load(folder)
+    found = _checkpoints.load(folder)
+    if found and found[0] > recipe.steps:
+        _checks.bad_value("steps", f"at least {found[0]}, which the run in {str(folder)!r} has taken", recipe.steps)
+    return found
 
 
 def read_recipe(folder: Path) -> Recipe:

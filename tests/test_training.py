@@ -195,7 +195,18 @@ def test_rates_and_lengths_of_a_step() -> None:
     assert constant.lengths_at(0) == (2, 10)
 
 
+def test_a_run_does_not_go_back(runs: Any) -> None:
+    folder, _ = runs("attention", "torch")
+    with pytest.raises(ValueError, match=r"^steps: expected at least 100, which the run in .* has taken, got 99"):
+        run(dataclasses.replace(RECIPES["attention"], steps=99), folder, backend="torch", resume=True)
+    with pytest.raises(ValueError, match=r"^backend: expected one of 'jax', 'torch', got 'tensorflow'"):
+        run(RECIPES["attention"], folder, backend="tensorflow")
+    assert json.loads((folder / "config.json").read_text())["steps"] == 100
+
+
 def test_a_recipe_is_text() -> None:
+    stack = Stack("superposition", 2)
+    assert Recipe("anbn", stack, seeds=[1]) == Recipe("anbn", (stack,), seeds=(1,))
     for recipe in RECIPES.values():
         assert Recipe.from_json(recipe.as_json()) == recipe
         assert json.loads(recipe.as_json())["task"] == recipe.task
@@ -212,6 +223,9 @@ def test_a_recipe_is_text() -> None:
         ({"lengths": (4, 1)}, "lengths: expected the shortest and the longest length"),
         ({"layer": "attention"}, "stacks: expected one stack"),
         ({"batch": 0}, "batch: expected"),
+        ({"stacks": ()}, "stacks: expected a Stack or a tuple of them, got ()"),
+        ({"goal": "x"}, "goal: expected a number or None, got 'x'"),
+        ({"lengths": 5}, "lengths: expected a pair"),
     ],
 )
 def test_a_bad_recipe_is_refused(change: dict[str, Any], error: str) -> None:
@@ -271,6 +285,7 @@ def test_the_command_trains_evaluates_and_draws(tmp_path: Path, capsys: pytest.C
     assert "accuracy" in capsys.readouterr().out
     assert cli.run(["trace", str(out), "--length", "4", "--seed", "1"]) == (0 if layer == "rnn" else 2)
     assert (out / "trace.png").exists() == (layer == "rnn")
+    assert ("should say  " in capsys.readouterr().out) == (layer == "rnn")
 
 
 @pytest.mark.parametrize(
@@ -284,6 +299,9 @@ def test_the_command_trains_evaluates_and_draws(tmp_path: Path, capsys: pytest.C
         (["train", "anbn", "--out", "run"], "--out: expected a folder without a run, or --resume, got 'run'"),
         (["train", "anb2n", "--out", "run", "--resume"], "TASK: expected that of the run in 'run', anbn, got 'anb2n'"),
         (["train", "anbn", "--out", "run", "--resume", "--hidden", "9"], "recipe: expected that of the run in 'run'"),
+        (["train", "anbn", "--out", "nothing", "--resume"], "--resume: expected a folder with a run, got 'nothing'"),
+        (["train", "anbn", "--stack", "nondeterministic:4"], "--stack: expected FAMILY:DIM"),
+        (["train", "anbn", "--lengths", "1-999999999999"], "lengths: expected lengths of at most 1,000,000"),
         (["evaluate", "missing"], "DIR: expected the folder of a run, got 'missing'"),
         (["evaluate", "run"], "folder: expected one with a checkpoint, got 'run'"),
         (["evaluate", "broken"], "'broken/config.json': expected a recipe"),

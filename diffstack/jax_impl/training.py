@@ -196,9 +196,9 @@ def predict(
 
 
 def traced(network: Network, learner: Learner, index: int, tokens: Int[Array, "batch time"]) -> Any:
-    """The traces of the stacks while the network of one seed reads."""
+    """The logits, and the traces of the stacks, while the network of one seed reads."""
     parameters = {name: each[index] for name, each in learner.parameters.items()}
-    return jax.jit(partial(network.logits, trace=True))(parameters, tokens)[1]
+    return jax.jit(partial(network.logits, trace=True))(parameters, tokens)
 
 
 def saved(learner: Learner) -> list[dict[str, np.ndarray]]:

@@ -9,6 +9,8 @@ import numpy as np
 
 from diffstack import _checks
 
+LONGEST = 1_000_000
+
 
 class Batch(NamedTuple):
     """Sequences with their targets, of NumPy arrays that are padded with 0 after the end of a sequence.
@@ -142,6 +144,8 @@ class Task:
         if not isinstance(lengths, tuple | list) or len(lengths) != 2:
             _checks.bad_type("lengths", "a pair, the shortest and the longest length", repr(lengths))
         shortest, longest = (_checks.check_count("lengths", each, 0) for each in lengths)
+        if longest > LONGEST:
+            _checks.bad_value("lengths", f"lengths of at most {LONGEST:,}", longest)
         if shortest > longest:
             _checks.bad_value("lengths", "the shortest and the longest length in this order", f"{shortest}, {longest}")
         possible = [length for length in range(shortest, longest + 1) if self.has(length)]

@@ -184,8 +184,8 @@ def predict(
 
 @torch.no_grad()
 def traced(network: Network, learner: Learner, index: int, tokens: Int[Tensor, "batch time"]) -> Any:
-    """The traces of the stacks while the network of one seed reads."""
-    return functional_call(network, learner.parameters[index], tokens, {"trace": True})[1]
+    """The logits, and the traces of the stacks, while the network of one seed reads."""
+    return functional_call(network, learner.parameters[index], tokens, {"trace": True})
 
 
 def saved(learner: Learner) -> list[dict[str, np.ndarray]]:
