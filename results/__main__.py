@@ -72,7 +72,7 @@ def _outcome(row: Row, folder: Path) -> dict[str, Any]:
 def table(found: Sequence[dict[str, Any]]) -> str:
     """The rows in Markdown: what each seed scored in each test."""
     lines = [
-        "| row | test | score of each seed | seeds there | minutes | the paper |",
+        "| row | test | score of each seed | solved by | minutes | the paper |",
         "|---|---|---|---|---|---|",
     ]
     for each in found:
