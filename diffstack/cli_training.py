@@ -64,7 +64,7 @@ def _lengths(flag: str, about: str) -> Any:
 
 
 @app.command()
-def train(  # each is an option of the command
+def train(
     task: Annotated[str, typer.Argument(metavar="TASK", help="One of those that diffstack tasks lists.")],
     backend: Annotated[str, choice("--backend", _backends.NAMES, "The framework that computes")] = "jax",
     layer: Annotated[str | None, choice("--layer", ("rnn", "attention"), "A recurrent network, or attention")] = None,
