@@ -8,6 +8,7 @@ nothing reads, and then renamed; only after that is an older one removed. So the
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -81,9 +82,12 @@ def load(folder: Path) -> tuple[int, list[dict[str, np.ndarray]], dict[str, Any]
 
 def write(path: Path, data: bytes) -> None:
     """Write a file that appears as a whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    _write(part, data)
-    part.replace(path)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        _write(part, data)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
     _sync(path.parent)
 
 

@@ -54,8 +54,8 @@ class Recipe:
     hidden: int = 32
     embedding: int = 16
     heads: int = 1
-    lengths: tuple[int, int] = ()  # type: ignore[assignment]
-    testing: tuple[int, int] = ()  # type: ignore[assignment]
+    lengths: tuple[int, int] = ()  # type: ignore[assignment]  # a pair as soon as the task has been looked at
+    testing: tuple[int, int] = ()  # type: ignore[assignment]  # the same
     curriculum: int = 0
     batch: int = 32
     steps: int = 2000

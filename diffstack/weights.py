@@ -18,15 +18,13 @@ Example:
 import dataclasses
 import json
 import os
-import secrets
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from diffstack import _checks
+from diffstack import _checkpoints, _checks
 
 # What each layer was made with; the other attributes follow from these.
 _ARGUMENTS = {
@@ -64,17 +62,7 @@ def save(path: str | os.PathLike[str], parameters: Any, *, layer: Any = None) ->
     metadata = {} if layer is None else {"diffstack": json.dumps(_described(layer))}
     if layer is not None:
         _check_shapes("parameters", arrays, layer)
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(to_bytes(arrays, metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        with suppress(FileNotFoundError):
-            part.unlink()
+    _checkpoints.write(Path(path), to_bytes(arrays, metadata))
 
 
 def load(path: str | os.PathLike[str], *, layer: Any = None) -> dict[str, Any]:
