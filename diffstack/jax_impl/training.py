@@ -117,14 +117,14 @@ def loss(
     mask: Bool[Array, "batch time"],
     lengths: Int[Array, "batch"],
     *,
-    penalty: float = 0.0,
+    penalty: Any = None,
 ) -> Float[Array, ""]:
     """The mean cross entropy of the targets that count, in nats, and a penalty for actions between 0 and 1."""
     logits, traces = network.logits(parameters, tokens, lengths=lengths, trace=True)
     right = jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], -1)[..., 0]
     # A batch whose targets none of which count has a loss of 0.
     mean = -jnp.sum(jnp.where(mask, right, 0)) / jnp.maximum(jnp.sum(mask), 1).astype(right.dtype)
-    if not penalty or not isinstance(network.layer, StackRNN):
+    if penalty is None or not isinstance(network.layer, StackRNN):
         return mean
     live = jnp.maximum(jnp.sum(lengths), 1).astype(mean.dtype)
     soft = (softness(stack.family, each.actions) for stack, each in zip(network.layer.stacks, traces, strict=True))
@@ -148,7 +148,7 @@ def start(network: Network, numbers: Sequence[Mapping[str, np.ndarray]]) -> Lear
     return Learner(parameters, jax.vmap(optax.scale_by_adam().init)(parameters))
 
 
-@partial(jax.jit, static_argnums=0, static_argnames=("clip", "penalty"))
+@partial(jax.jit, static_argnums=0, static_argnames="clip")
 def update(
     network: Network,
     learner: Learner,
@@ -156,7 +156,7 @@ def update(
     rate: float,
     *,
     clip: float,
-    penalty: float = 0.0,
+    penalty: Any = None,
 ) -> tuple[Learner, Float[Array, "seeds"]]:
     """One step of Adam for each of the networks.
 
@@ -166,7 +166,7 @@ def update(
         batch: tokens, targets and mask, (seeds, B, T), and lengths, (seeds, B).
         rate: the rate of this step.
         clip: the norm that a gradient may have; a larger one is scaled down to it.
-        penalty: that for actions between 0 and 1.
+        penalty: that for actions between 0 and 1; None for none.
 
     Returns:
         The networks after the step, and their losses before it, (seeds,).
@@ -175,7 +175,7 @@ def update(
 
 
 def _update(
-    network: Network, learner: Learner, batch: tuple[Array, ...], *, rate: Any, clip: float, penalty: float
+    network: Network, learner: Learner, batch: tuple[Array, ...], *, rate: Any, clip: float, penalty: Any
 ) -> tuple[Learner, Array]:
     value, gradient = jax.value_and_grad(partial(loss, network, penalty=penalty))(learner.parameters, *batch)
     norm = jnp.sqrt(jnp.stack([jnp.sum(each**2) for each in gradient.values()]).sum())

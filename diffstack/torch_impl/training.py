@@ -92,14 +92,14 @@ def loss(
     mask: Bool[Tensor, "batch time"],
     lengths: Int[Tensor, "batch"],
     *,
-    penalty: float = 0.0,
+    penalty: Any = None,
 ) -> Float[Tensor, ""]:
     """The mean cross entropy of the targets that count, in nats, and a penalty for actions between 0 and 1."""
     logits, traces = functional_call(network, parameters, tokens, {"lengths": lengths, "trace": True})
     right = torch.gather(functional.log_softmax(logits, -1), -1, targets[..., None].long())[..., 0]
     # A batch whose targets none of which count has a loss of 0.
     mean = -torch.sum(torch.where(mask, right, 0)) / torch.clamp(torch.sum(mask), min=1)
-    if not penalty or not isinstance(network.layer, StackRNN):
+    if penalty is None or not isinstance(network.layer, StackRNN):
         return mean
     live = torch.clamp(torch.sum(lengths), min=1)
     soft = (softness(stack.family, each.actions) for stack, each in zip(network.layer.stacks, traces, strict=True))
@@ -132,7 +132,7 @@ def update(
     rate: float,
     *,
     clip: float,
-    penalty: float = 0.0,
+    penalty: Any = None,
 ) -> tuple[Learner, Float[Tensor, "seeds"]]:
     """One step of Adam for each of the networks.
 
@@ -142,7 +142,7 @@ def update(
         batch: tokens, targets and mask, (seeds, B, T), and lengths, (seeds, B).
         rate: the rate of this step.
         clip: the norm that a gradient may have; a larger one is scaled down to it.
-        penalty: that for actions between 0 and 1.
+        penalty: that for actions between 0 and 1; None for none.
 
     Returns:
         The networks after the step, and their losses before it, (seeds,).
@@ -155,7 +155,7 @@ def update(
 
 
 def _update(
-    network: Network, learner: Learner, batch: Sequence[Tensor], *, rate: float, clip: float, penalty: float
+    network: Network, learner: Learner, batch: Sequence[Tensor], *, rate: float, clip: float, penalty: Any
 ) -> Tensor:
     (parameters,), (moments,) = learner
     value = loss(network, parameters, *batch, penalty=penalty)
