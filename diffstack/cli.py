@@ -26,17 +26,17 @@ app = typer.Typer(add_completion=False, context_settings={"help_option_names": [
 app.add_typer(cli_training.app)
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run the command line and return its exit status: 0, or 1 if a comparison failed, or 2 for bad input."""
+def run(arguments: Sequence[str], program: typer.Typer = app, name: str = "diffstack") -> int:
+    """Run a command line and return its exit status: 0, or 1 if a comparison failed, or 2 for bad input."""
     try:
-        return get_command(app)(list(arguments), prog_name="diffstack", standalone_mode=False) or 0
+        return get_command(program)(list(arguments), prog_name=name, standalone_mode=False) or 0
     except typer.TyperException as error:
         message = error.format_message()
     except ImportError as error:
         message = str(error)
     except MemoryError:
         message = "TARGET: expected an array that fits into memory with its gradient, got a larger one"
-    print("diffstack:", " ".join(message.split()), file=sys.stderr)
+    print(f"{name}:", " ".join(message.split()), file=sys.stderr)
     return 2
 
 
@@ -48,7 +48,8 @@ def stop(*_: object) -> NoReturn:
     _files.discard_parts()
     if os.isatty(1):
         os.write(1, b"\x1b[?25h\n")  # A progress bar hides the cursor.
-    os.write(2, b"diffstack: interrupted\n")
+    going_on = b"; --resume goes on from the last check" if sys.argv[1:2] == ["train"] else b""
+    os.write(2, b"diffstack: interrupted" + going_on + b"\n")
     os._exit(130)
 
 

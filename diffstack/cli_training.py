@@ -187,13 +187,15 @@ def trace(
         seeds = trained.recipe.seeds
         if seed is not None and seed not in seeds:
             _files.refuse("--seed", f"one of {', '.join(map(str, seeds))}", str(seed))
-        batch, said, figures = evaluation.trace(trained, length, index=seeds.index(seed) if seed is not None else 0)
+        index = 0 if seed is None else seeds.index(seed)
+        batch, said, figures = evaluation.trace(trained, length, index=index)
     (reads, should), (_, says) = (
         TASKS[trained.recipe.task].show(each) for each in (batch, batch._replace(targets=said))
     )
     print(f"reads       {reads}\nshould say  {should}\nsays        {says}")
     for i, figure in enumerate(figures):
-        picture = folder / ("trace.png" if len(figures) == 1 else f"trace-{i}.png")
+        which = f"seed{trained.recipe.seeds[index]}-length{length}" + ("-hard" if hard else "")
+        picture = folder / (f"trace-{which}.png" if len(figures) == 1 else f"trace-{which}-stack{i}.png")
         with _files.replacing("DIR", picture) as file:
             figure.savefig(file, format="png")
         print(f"The picture is in {picture}")

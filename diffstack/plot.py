@@ -8,6 +8,7 @@ from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from diffstack.actions import NOOP, POP, PUSH
 from diffstack.families import Family, family_of
@@ -245,4 +246,7 @@ def _draw_pile(axes: Any, strengths: np.ndarray, pair: bool) -> None:
         axes.bar(t, strengths[t, k], 0.92, tops[t, k] - strengths[t, k], color=colour, edgecolor="white", linewidth=0.6)
     axes.set_ylabel("strength", fontsize=12)
     axes.set_ylim(0, max(1.0, float(tops.max())) * 1.05)
-    axes.figure.colorbar(ScalarMappable(norm, colours), ax=axes, pad=0.01, aspect=25, label="step of the push")
+    whole = MaxNLocator(5, integer=True)
+    axes.figure.colorbar(
+        ScalarMappable(norm, colours), ax=axes, pad=0.01, aspect=25, label="step of the push", ticks=whole
+    )

@@ -208,13 +208,12 @@ def _found(
         return None
     if not resume:
         _checks.bad_value("folder", "one without a run, or resume=True", repr(str(folder)))
-    theirs = dataclasses.asdict(read_recipe(folder))
-    for name, ours in dataclasses.asdict(recipe).items():
+    before = read_recipe(folder)
+    for name in (field.name for field in dataclasses.fields(recipe)):
+        ours, theirs = getattr(recipe, name), getattr(before, name)
         # More steps are what one goes on for.
-        if name not in ("steps", "check", "tests", "goal", "passes", "testing") and ours != theirs[name]:
-            _checks.bad_value(
-                "recipe", f"that of the run in {str(folder)!r}, with {name} = {theirs[name]!r}", repr(ours)
-            )
+        if name not in ("steps", "check", "tests", "goal", "passes", "testing") and ours != theirs:
+            _checks.bad_value("recipe", f"that of the run in {str(folder)!r}, with {name} = {theirs!r}", repr(ours))
     found = _checkpoints.load(folder)
     if found and found[0] > recipe.steps:
         _checks.bad_value("steps", f"at least {found[0]}, which the run in {str(folder)!r} has taken", recipe.steps)

@@ -50,6 +50,8 @@ STATES, TOPS = 3, 3
 FAVOUR = 6.0
 GOING_ON, LONGER, SHOWN = 0.9, (30, 60), (0, 1, 0, 0, 1, 0, 1, 1)
 BATCH, TESTS, CLIP, RECENT = 32, 256, 5.0, 50
+# The paper's strings have 40 to 80 symbols, and its batches 10 of them.
+PAPER, FEW = (20, 40), 10
 Model = dict[str, Array]
 
 
@@ -199,6 +201,24 @@ def train(kind: Kind, rounds: tuple[Round, ...], seed: int) -> tuple[Model, list
     return jax.tree.map(lambda leaf: leaf[0], models), losses
 
 
+def go_on(kind: Kind, model: Model, steps: int, seed: int) -> Model:
+    """The model after more steps, at a tenth of the rate, on strings as long as those of DuSell & Chiang (2020)."""
+    rng, gentle = np.random.default_rng((seed, 2)), kind._replace(rate=kind.rate / 10)
+    models = jax.tree.map(lambda leaf: leaf[None], model)
+    moments = jax.vmap(optimizer_of(gentle, steps).init)(models)
+    for _ in range(steps):
+        batch = draw(rng, rng.integers(PAPER[0], PAPER[1] + 1, size=FEW), PAPER[1])
+        models, moments, _ = update(gentle, steps, models, moments, batch)
+    return jax.tree.map(lambda leaf: leaf[0], models)
+
+
+def test_paper(kind: Kind, model: Model, rng: np.random.Generator) -> float:
+    """How many nats a symbol the model is above a source of such strings, all |w| of which are equally likely."""
+    lengths = rng.integers(PAPER[0], PAPER[1] + 1, size=TESTS)
+    source = np.sum(np.log(PAPER[1] - PAPER[0] + 1) + lengths * np.log(SYMBOLS)) / np.sum(2 * lengths + 1)
+    return float(jax.jit(loss, static_argnums=0)(kind, model, draw(rng, lengths, PAPER[1])) - source)
+
+
 def test(kind: Kind, model: Model, rng: np.random.Generator, lengths: np.ndarray, longest: float) -> float:
     """How many nats a symbol the model is above the source, on new strings."""
     batch = draw(rng, lengths, int(lengths.max()))
@@ -224,6 +244,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--stack", choices=KINDS, default="nondeterministic")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--out", default="unmarked_reversal.png", help="the automaton's picture, .png, .svg or .pdf")
+    parser.add_argument("--further", type=int, default=0, help="steps on the paper's strings of 40 to 80 symbols")
     parser.add_argument("--steps", type=int, default=ROUNDS[-1].steps, help="the steps of the last round")
     options = parser.parse_args(arguments)
     rounds = (*ROUNDS[:-1], ROUNDS[-1]._replace(steps=options.steps))
@@ -236,6 +257,11 @@ def main(arguments: list[str] | None = None) -> None:
         longer = {n: test(kind, models[-1], rng, np.full(TESTS // 4, n), np.inf) for n in LONGER}
         figures = ", ".join([f"|w| <= {longest}: {above[-1]:.3f}", *(f"|w| = {n}: {longer[n]:.3f}" for n in longer)])
         print(f"seed {seed}, nats a symbol above the source: {figures}", flush=True)
+        if options.further:
+            longer_model = go_on(kind, models[-1], options.further, seed)
+            print(
+                f"  after {options.further} steps on 40 to 80 symbols: {test_paper(kind, longer_model, rng):.3f} there"
+            )
     print(f"{(time.perf_counter() - start) / 60:.1f} minutes")
     if options.stack == "nondeterministic":
         draw_picture(models[int(np.argmin(above))]).savefig(options.out)

@@ -2,6 +2,8 @@
 
 import json
 import platform
+import signal
+import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,7 +15,7 @@ import typer
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from diffstack import cli_training, evaluation, training
+from diffstack import cli, cli_training, evaluation, training
 from diffstack.tasks import TASKS
 from results.rows import ROWS, Row
 
@@ -101,7 +103,7 @@ def picture(found: Sequence[dict[str, Any]]) -> Figure:
         for test in each["tests"]:
             scores = [score[each["metric"]] for score in test["scores"]]
             fill = {"facecolors": "#1f3b73" if test["hard"] else "none", "edgecolors": "#1f3b73"}
-            axes.scatter(scores, [len(labels)] * len(scores), s=60, clip_on=False, zorder=3, alpha=0.7, **fill)
+            axes.scatter(scores, _apart(scores, len(labels)), s=40, clip_on=False, zorder=3, **fill)
             labels.append(f"{each['name']}, {_named(test)}")
     axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
@@ -112,5 +114,14 @@ def picture(found: Sequence[dict[str, Any]]) -> Figure:
     return figure
 
 
+def _apart(scores: Sequence[float], place: int) -> list[float]:
+    """Where dots lie around a place, so that none covers another that has nearly its score."""
+    near = [[other for other in range(len(scores)) if abs(scores[other] - score) < 0.02] for score in scores]
+    return [place + 0.15 * (some.index(i) - (len(some) - 1) / 2) for i, some in enumerate(near)]
+
+
 if __name__ == "__main__":
-    typer.run(main)
+    app = typer.Typer(add_completion=False)
+    app.command()(main)
+    signal.signal(signal.SIGINT, cli.stop)
+    sys.exit(cli.run(sys.argv[1:], app, "results"))

@@ -84,6 +84,53 @@ def _transduction(name: str, stack: str, **more: Any) -> Row:
     return Row(name, recipe, tests, 1.0, "1.00 (Grefenstette et al. 2015)")
 
 
+def _arithmetic() -> Row:
+    recipe = Recipe(
+        "modular_arithmetic",
+        (Stack("superposition", 16),),
+        cell="lstm",
+        hidden=64,
+        embedding=32,
+        lengths=(1, 40),
+        testing=(1, 40),
+        curriculum=3000,
+        steps=5000,
+        rate=0.005,
+        schedule="cosine",
+        check=500,
+        seeds=SEEDS,
+    )
+    tests = (Trial((1, 40), False, 512), Trial((41, 500), False), Trial((41, 500), True))
+    return Row("modular_arithmetic", recipe, tests, 1.0, "0.96 (Deletang et al. 2022)")
+
+
+def _language(task: str, **more: Any) -> Row:
+    recipe = Recipe(
+        task,
+        (Stack("superposition", 8),),
+        cell="rnn",
+        **{
+            "hidden": 20,
+            "embedding": 16,
+            "batch": 10,
+            "steps": 3000,
+            "curriculum": 2000,
+            "hardening": 2000,
+            "rate": 0.01,
+            **more,
+        },
+        lengths=(40, 80),
+        testing=(40, 80),
+        schedule="cosine",
+        clip=5.0,
+        penalty=0.03,
+        check=500,
+        seeds=SEEDS,
+    )
+    tests = (Trial((40, 80), False, 256), Trial((40, 80), True, 256), Trial((40, 100), False, 256))
+    return Row(task, recipe, tests, 0.05, "0.05, nondeterministic (DuSell & Chiang 2022)")
+
+
 ROWS = (
     _counting("anbn", 1, 2, "1.00"),
     _counting("anb2n", 1, 3, "1.00", penalty=0.02, hardening=3000, steps=4000),
@@ -96,4 +143,7 @@ ROWS = (
     _transduction("copy_deque", "neural_deque", steps=1000),
     _chomsky("reverse_string", steps=2000),
     _chomsky("stack_manipulation", steps=3000),
+    _arithmetic(),
+    _language("marked_reversal", hidden=32, batch=16, rate=0.005, curriculum=1500, hardening=1500),
+    _language("dyck_2"),
 )

@@ -289,7 +289,7 @@ def test_the_command_trains_evaluates_and_draws(tmp_path: Path, capsys: pytest.C
     assert cli.run(["evaluate", str(out), "--length", "4", *torch]) == 0
     assert "accuracy" in capsys.readouterr().out
     assert cli.run(["trace", str(out), "--length", "4", "--seed", "1"]) == (0 if layer == "rnn" else 2)
-    assert (out / "trace.png").exists() == (layer == "rnn")
+    assert (out / "trace-seed1-length4.png").exists() == (layer == "rnn")
     assert ("should say  " in capsys.readouterr().out) == (layer == "rnn")
 
 
