@@ -105,6 +105,7 @@ def unmarked() -> ModuleType:
     program = opened("unmarked_reversal")
     program.ROUNDS = (program.Round(2, 2, 3), program.Round(1, 2, 2))
     program.LONGER, program.SHOWN, program.BATCH, program.TESTS = (3,), (0, 1), 8, 8
+    program.PAPER, program.FEW = (2, 3), 2
     return program
 
 
@@ -143,12 +144,24 @@ def test_an_automaton_written_by_hand_is_the_source_of_unmarked_strings(unmarked
         assert above == pytest.approx(0, abs=1e-4)
 
 
+def test_more_steps_come_nearer_to_the_papers_source(unmarked: ModuleType):
+    kind = unmarked.KINDS["superposition"]
+    model = kind.init(unmarked.jax.random.key(0))
+    before, after = (
+        unmarked.test_paper(kind, each, np.random.default_rng(0))
+        for each in (model, unmarked.go_on(kind, model, 30, 0))
+    )
+    # A guess among three is this far above the source, and nothing is below it.
+    assert before > 0.5 > after > 0
+
+
 @pytest.mark.parametrize("stack", ["nondeterministic", "superposition"])
 def test_the_program_of_unmarked_reversal(
     unmarked: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], stack: str
 ):
-    unmarked.main(["--stack", stack, "--seeds", "1", "--out", str(tmp_path / "picture.png")])
-    *_, figures, minutes = capsys.readouterr().out.splitlines()
+    unmarked.main(["--stack", stack, "--seeds", "1", "--further", "2", "--out", str(tmp_path / "picture.png")])
+    *_, figures, further, minutes = capsys.readouterr().out.splitlines()
+    assert further.startswith("  after 2 steps on 40 to 80 symbols: ")
     assert figures.startswith("seed 1, nats a symbol above the source: |w| <= 2: ")
     assert "|w| = 3: " in figures
     assert minutes.endswith(" minutes")
