@@ -74,7 +74,7 @@ def _transduction(name: str, stack: str, **more: Any) -> Row:
         hidden=64,
         embedding=32,
         lengths=(1, 12),
-        testing=(64, 64),
+        testing=(128, 128),
         penalty=0.05,
         **{"steps": 2000, **more},
         goal=1.0,
