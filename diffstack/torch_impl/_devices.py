@@ -71,12 +71,8 @@ def among(count: int | None, batch: int) -> Iterator[Devices]:
     if count == 1:
         yield Devices()
         return
-    ours = not distributed.is_initialized()
-    if ours:
-        # The processes compute on their CPUs, as this trainer does.
+    if not distributed.is_initialized():
+        # The processes compute on their CPUs, as this trainer does. The group stays for later runs: after it was
+        # destroyed, a new one would find the old one's addresses in torchrun's store.
         distributed.init_process_group("gloo")
-    try:
-        yield Devices(count, distributed.get_rank())
-    finally:
-        if ours:
-            distributed.destroy_process_group()
+    yield Devices(count, distributed.get_rank())
