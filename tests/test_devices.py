@@ -91,7 +91,7 @@ def test_jax(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=500,
+        timeout=2000,
     )
     assert done.returncode == 0, done.stderr
     names = ["jit, rnn", "shard_map, rnn", "jit, attention", "shard_map, attention", "passed along", "at once"]
@@ -117,7 +117,7 @@ def test_torch(tmp_path: Path) -> None:
             time.sleep(0.1)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGINT)
-        printed, errors = process.communicate(timeout=100)
+        printed, errors = process.communicate(timeout=1000)
     names = ["DDP, rnn", "FSDP2, rnn", "DDP, attention", "FSDP2, attention", "passed along"]
     assert (tmp_path / "found.json").exists(), errors
     assert_close(json.loads((tmp_path / "found.json").read_text()), names)
