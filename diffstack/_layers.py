@@ -6,10 +6,10 @@ from typing import Any, Literal
 from diffstack import _checks
 from diffstack.families import FAMILIES, FLOATING, Family
 
-CELLS = ("lstm", "gru", "rnn")
+CELLS = ("lstm", "gru", "rnn", "feedforward")
 VECTORS = ("tanh", "sigmoid", None)
 # Every gate of a cell has as many rows in its weights as the cell has units.
-GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+GATES = {"lstm": 4, "gru": 3, "rnn": 1, "feedforward": 1}
 
 
 @dataclass(frozen=True)

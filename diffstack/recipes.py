@@ -31,7 +31,7 @@ class Recipe:
         heads: the number of heads of a `StackAttention`.
         lengths: the shortest and the longest length in training; () for those of the task.
         testing: those of the checks; () for those of the task.
-        curriculum: over how many steps the longest length grows from the shortest one to its value.
+        curriculum: over how many steps both lengths of training grow from 0, or from what the task has.
         batch: the number of sequences of a step.
         steps: the largest number of steps.
         rate: Adam's.
@@ -39,6 +39,7 @@ class Recipe:
         warmup: over how many steps the rate grows from 0.
         clip: the largest norm of a gradient.
         penalty: what the loss adds for actions between 0 and 1, for each step of a sequence.
+        hardening: over how many steps the penalty grows from 0.
         seeds: one network for each of them, all trained side by side.
         dtype: that of all parameters.
         check: the number of steps from one check, and one checkpoint, to the next.
@@ -50,7 +51,7 @@ class Recipe:
     task: str
     stacks: tuple[Stack, ...] = (Stack("superposition", 8),)
     layer: Literal["rnn", "attention"] = "rnn"
-    cell: Literal["lstm", "gru", "rnn"] = "lstm"
+    cell: Literal["lstm", "gru", "rnn", "feedforward"] = "lstm"
     hidden: int = 32
     embedding: int = 16
     heads: int = 1
@@ -64,6 +65,7 @@ class Recipe:
     warmup: int = 0
     clip: float = 1.0
     penalty: float = 0.0
+    hardening: int = 0
     seeds: tuple[int, ...] = (0,)
     dtype: Literal["float32", "float64"] = "float32"
     check: int = 100
@@ -82,7 +84,7 @@ class Recipe:
             _checks.check_choice(name, getattr(self, name), allowed)
         for name in ("hidden", "embedding", "heads", "batch", "check", "tests", "passes"):
             _checks.check_count(name, getattr(self, name), 1)
-        for name in ("curriculum", "steps", "warmup"):
+        for name in ("curriculum", "steps", "warmup", "hardening"):
             _checks.check_count(name, getattr(self, name), 0)
         for name in ("rate", "clip"):
             if not 0 < getattr(self, name) < math.inf:
@@ -110,12 +112,17 @@ class Recipe:
         fallen = (1 + math.cos(math.pi * step / self.steps)) / 2 if self.schedule == "cosine" else 1.0
         return self.rate * grown * fallen
 
+    def penalty_at(self, step: int) -> float | None:
+        """The penalty of a step, counted from 0; None where there is none at any."""
+        grown = min(1.0, step / self.hardening) if self.hardening else 1.0
+        return self.penalty * grown if self.penalty else None
+
     def lengths_at(self, step: int) -> tuple[int, int]:
         """The shortest and the longest length of a step; between them is one that the task has."""
-        shortest, longest = self.lengths
-        grown = (longest - shortest) * min(1.0, step / self.curriculum) if self.curriculum else longest - shortest
-        first = next(length for length in range(shortest, longest + 1) if TASKS[self.task].has(length))
-        return shortest, max(first, shortest + round(grown))
+        grown = min(1.0, step / self.curriculum) if self.curriculum else 1.0
+        shortest, longest = (round(length * grown) for length in self.lengths)
+        first = next(length for length in range(shortest, self.lengths[1] + 1) if TASKS[self.task].has(length))
+        return shortest, max(first, longest)
 
     def as_json(self) -> str:
         """The recipe as text."""

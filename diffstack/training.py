@@ -98,7 +98,7 @@ def run(
             given = tuple(map(chosen.asarray, stacked(batches, steps)))
             rate = recipe.rate_at(state.step)
             state.learner, loss = trainer.update(
-                net, state.learner, given, rate, clip=recipe.clip, penalty=recipe.penalty, devices=shared
+                net, state.learner, given, rate, clip=recipe.clip, penalty=recipe.penalty_at(state.step), devices=shared
             )
             state.step += 1
             losses.append(np.asarray(loss))

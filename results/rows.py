@@ -1,6 +1,6 @@
 """The rows of the results: what is trained, how it is tested, and what the paper reports."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from diffstack._layers import Stack
 from diffstack.recipes import Recipe
@@ -25,31 +25,50 @@ class Row(NamedTuple):
 
 
 SEEDS = (0, 1, 2, 3, 4)
-LONG = Trial((10_000, 10_000), True, 2)
 
 
-def _chomsky(task: str, steps: int) -> Row:
+def _counting(task: str, stacks: int, letters: int, paper: str, **more: Any) -> Row:
+    """The last test has about 100,000 symbols, `letters` of them for each of its length."""
     recipe = Recipe(
         task,
-        (Stack("neural_stack", 8),),
+        (Stack("superposition", 4),) * stacks,
+        cell="rnn",
+        hidden=16,
+        embedding=8,
+        **{"lengths": (2, 12), "batch": 8, "penalty": 0.03, "hardening": 2000, "steps": 3000, "check": 500, **more},
+        testing=(2, 60),
+        seeds=SEEDS,
+    )
+    # Enough draws to meet each length from 2 to 60.
+    short, far = (Trial((2, 60), hard, 512) for hard in (False, True)), 100_000 // letters
+    tests = (*short, Trial((1000, 1000), True, 1), Trial((far, far), True, 1))
+    return Row(task, recipe, tests, 1.0, f"{paper} (Joulin & Mikolov 2015)")
+
+
+def _chomsky(task: str, **more: Any) -> Row:
+    recipe = Recipe(
+        task,
+        (Stack("superposition", 8),),
         cell="rnn",
         hidden=32,
         embedding=16,
-        lengths=(1, 12),
-        testing=(60, 80),
-        penalty=0.05,
-        steps=steps,
+        lengths=(1, 40),
+        testing=(200, 250),
+        curriculum=1000,
+        batch=16,
+        penalty=0.03,
+        hardening=1000,
+        **more,
         goal=1.0,
         seeds=SEEDS,
     )
-    return Row(
-        task, recipe, (Trial((41, 500), False), Trial((41, 500), True), LONG), 1.0, "1.00 (Deletang et al. 2022)"
-    )
+    tests = (Trial((41, 500), False), Trial((41, 500), True), Trial((100_000, 100_000), True, 1))
+    return Row(task, recipe, tests, 1.0, "1.00 (Deletang et al. 2022)")
 
 
-def _transduction(task: str, stack: str) -> Row:
+def _transduction(name: str, stack: str, **more: Any) -> Row:
     recipe = Recipe(
-        task,
+        name.removesuffix("_deque"),
         (Stack(stack, 16),),
         cell="rnn",
         hidden=64,
@@ -57,18 +76,24 @@ def _transduction(task: str, stack: str) -> Row:
         lengths=(1, 12),
         testing=(64, 64),
         penalty=0.05,
-        steps=2000,
+        **{"steps": 2000, **more},
         goal=1.0,
         seeds=SEEDS,
     )
-    return Row(
-        task, recipe, (Trial((128, 128), False), Trial((128, 128), True), LONG), 1.0, "1.00 (Grefenstette et al. 2015)"
-    )
+    tests = (Trial((128, 128), False), Trial((128, 128), True), Trial((10_000, 10_000), True, 2))
+    return Row(name, recipe, tests, 1.0, "1.00 (Grefenstette et al. 2015)")
 
 
 ROWS = (
-    _chomsky("reverse_string", 2000),
-    _chomsky("stack_manipulation", 3000),
+    _counting("anbn", 1, 2, "1.00"),
+    _counting("anb2n", 1, 3, "1.00", penalty=0.02, hardening=3000, steps=4000),
+    _counting("anbncn", 2, 3, "1.00"),
+    _counting("anbncndn", 2, 4, "1.00", hardening=3000, steps=4000),
+    _counting("anbmcnm", 1, 2, "0.43, rounded 1.00"),
     _transduction("reversal", "neural_stack"),
     _transduction("copy", "neural_queue"),
+    _transduction("reversal_deque", "neural_deque", steps=1000),
+    _transduction("copy_deque", "neural_deque", steps=1000),
+    _chomsky("reverse_string", steps=2000),
+    _chomsky("stack_manipulation", steps=3000),
 )

@@ -46,7 +46,7 @@ EXTRA_NAMES = {
     "controller.py": {"_longest", "_without_steps"},
     # PyTorch's modules hold the maps and the cells that JAX writes as functions, and JAX compiles a step.
     "layers/_heads.py": {"linear", "uniform"},
-    "layers/recurrent.py": {"_Head", "_affine"},
+    "layers/recurrent.py": {"_Feedforward", "_Head", "_affine"},
     "training.py": {"_linear", "_normed", "_updated"},
 }
 # A tensor is made on a device, that of a tensor it is like; a JAX array goes where its inputs are. Over several devices

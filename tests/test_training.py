@@ -28,6 +28,7 @@ RECIPES = {
         steps=100,
         check=50,
         penalty=0.05,
+        hardening=60,
         seeds=(0, 3),
         schedule="cosine",
         warmup=5,
@@ -182,14 +183,18 @@ def test_a_network_that_is_done_stays_as_it_is(tmp_path: Path, monkeypatch: pyte
         assert (each == found[1][name]).all() == (each == found[2][name]).all() == name.startswith("0."), name
 
 
-def test_rates_and_lengths_of_a_step() -> None:
+def test_rates_lengths_and_penalties_of_a_step() -> None:
     recipe = dataclasses.replace(RECIPES["rnn"], rate=0.1, steps=10, warmup=2, curriculum=4, lengths=(2, 10))
-    assert [recipe.lengths_at(step) for step in (0, 1, 4, 9)] == [(2, 2), (2, 4), (2, 10), (2, 10)]
+    assert [recipe.lengths_at(step) for step in (0, 1, 4, 9)] == [(0, 1), (0, 2), (2, 10), (2, 10)]
     wanted = [0.05, *(0.05 * (1 + np.cos(np.pi * step / 10)) for step in range(1, 10))]
     np.testing.assert_allclose([recipe.rate_at(step) for step in range(10)], wanted, rtol=1e-12)
     # Brackets have even lengths.
     dyck = dataclasses.replace(recipe, task="dyck_2", lengths=(3, 9), testing=(4, 4))
-    assert [dyck.lengths_at(step) for step in (0, 1, 4)] == [(3, 4), (3, 5), (3, 9)]
+    assert [dyck.lengths_at(step) for step in (0, 1, 4)] == [(0, 2), (1, 2), (3, 9)]
+    growing = dataclasses.replace(recipe, penalty=0.2, hardening=4)
+    assert [growing.penalty_at(step) for step in (0, 1, 4, 9)] == [0.0, 0.05, 0.2, 0.2]
+    assert dataclasses.replace(growing, hardening=0).penalty_at(0) == 0.2
+    assert dataclasses.replace(growing, penalty=0.0).penalty_at(9) is None
     constant = dataclasses.replace(recipe, schedule="constant", warmup=0, curriculum=0)
     assert {constant.rate_at(step) for step in range(10)} == {0.1}
     assert constant.lengths_at(0) == (2, 10)

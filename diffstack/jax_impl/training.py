@@ -118,7 +118,7 @@ def loss(
     mask: Bool[Array, "batch time"],
     lengths: Int[Array, "batch"],
     *,
-    penalty: float = 0.0,
+    penalty: Any = None,
     counts: Sequence[Any] | None = None,
 ) -> Float[Array, ""]:
     """The mean cross entropy of the targets that count, in nats, and a penalty for actions between 0 and 1.
@@ -131,7 +131,7 @@ def loss(
     # A batch whose targets none of which count has a loss of 0.
     counting, live = (jnp.maximum(each, 1).astype(right.dtype) for each in counts or counted(mask, lengths))
     mean = -jnp.sum(jnp.where(mask, right, 0)) / counting
-    if not penalty or not isinstance(network.layer, StackRNN):
+    if penalty is None or not isinstance(network.layer, StackRNN):
         return mean
     soft = (softness(stack.family, each.actions) for stack, each in zip(network.layer.stacks, traces, strict=True))
     return mean + penalty * sum(jnp.sum(each) for each in soft) / live
@@ -166,7 +166,7 @@ def update(
     rate: float,
     *,
     clip: float,
-    penalty: float = 0.0,
+    penalty: Any = None,
     devices: Devices = ALONE,
 ) -> tuple[Learner, Float[Array, "seeds"]]:
     """One step of Adam for each of the networks.
@@ -177,7 +177,7 @@ def update(
         batch: tokens, targets and mask, (seeds, B, T), and lengths, (seeds, B).
         rate: the rate of this step.
         clip: the norm that a gradient may have; a larger one is scaled down to it.
-        penalty: that for actions between 0 and 1.
+        penalty: that for actions between 0 and 1; None for none.
         devices: those that share the batch.
 
     Returns:
@@ -187,15 +187,15 @@ def update(
     return _updated(network, learner, batch, rate, clip=clip, penalty=penalty)
 
 
-@partial(jax.jit, static_argnums=0, static_argnames=("clip", "penalty"))
+@partial(jax.jit, static_argnums=0, static_argnames="clip")
 def _updated(
-    network: Network, learner: Learner, batch: tuple[Array, ...], rate: Any, *, clip: float, penalty: float
+    network: Network, learner: Learner, batch: tuple[Array, ...], rate: Any, *, clip: float, penalty: Any
 ) -> tuple[Learner, Array]:
     return jax.vmap(partial(_update, network, rate=rate, clip=clip, penalty=penalty))(learner, batch)
 
 
 def _update(
-    network: Network, learner: Learner, batch: tuple[Array, ...], *, rate: Any, clip: float, penalty: float
+    network: Network, learner: Learner, batch: tuple[Array, ...], *, rate: Any, clip: float, penalty: Any
 ) -> tuple[Learner, Array]:
     value, gradient = jax.value_and_grad(partial(loss, network, penalty=penalty))(learner.parameters, *batch)
     norm = jnp.sqrt(jnp.stack([jnp.sum(each**2) for each in gradient.values()]).sum())

@@ -94,7 +94,7 @@ def loss(
     mask: Bool[Tensor, "batch time"],
     lengths: Int[Tensor, "batch"],
     *,
-    penalty: float = 0.0,
+    penalty: Any = None,
     counts: Sequence[Any] | None = None,
 ) -> Float[Tensor, ""]:
     """The mean cross entropy of the targets that count, in nats, and a penalty for actions between 0 and 1.
@@ -107,7 +107,7 @@ def loss(
     # A batch whose targets none of which count has a loss of 0.
     counting, live = (torch.clamp(each, min=1) for each in counts or counted(mask, lengths))
     mean = -torch.sum(torch.where(mask, right, 0)) / counting
-    if not penalty or not isinstance(network.layer, StackRNN):
+    if penalty is None or not isinstance(network.layer, StackRNN):
         return mean
     soft = (softness(stack.family, each.actions) for stack, each in zip(network.layer.stacks, traces, strict=True))
     return mean + penalty * sum(torch.sum(each) for each in soft) / live
@@ -144,7 +144,7 @@ def update(
     rate: float,
     *,
     clip: float,
-    penalty: float = 0.0,
+    penalty: Any = None,
     devices: Devices = ALONE,
 ) -> tuple[Learner, Float[Tensor, "seeds"]]:
     """One step of Adam for each of the networks.
@@ -155,7 +155,7 @@ def update(
         batch: tokens, targets and mask, (seeds, B, T), and lengths, (seeds, B).
         rate: the rate of this step.
         clip: the norm that a gradient may have; a larger one is scaled down to it.
-        penalty: that for actions between 0 and 1.
+        penalty: that for actions between 0 and 1; None for none.
         devices: those that share the batch.
 
     Returns:
@@ -176,7 +176,7 @@ def _update(
     *,
     rate: float,
     clip: float,
-    penalty: float,
+    penalty: Any,
     devices: Devices,
 ) -> Tensor:
     (parameters,), (moments,) = learner

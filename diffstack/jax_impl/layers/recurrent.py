@@ -10,9 +10,9 @@ What reads the output, such as a linear layer and a softmax, is the user's.
 
 **Shapes.** Inputs (*batch, T, inputs), outputs (*batch, T, hidden), `lengths` (*batch,).
 
-**Parameters.** `cell.weight_ih`, `cell.weight_hh`, `cell.bias_ih`, `cell.bias_hh` as in PyTorch's cells, and for stack
-i `heads.i.actions.weight`, `heads.i.actions.bias`, `heads.i.vector.weight`, `heads.i.vector.bias`. Weights are
-(out, in).
+**Parameters.** `cell.weight_ih`, `cell.weight_hh`, `cell.bias_ih`, `cell.bias_hh` as in PyTorch's cells (a feedforward
+cell has no `hh`), and for stack i `heads.i.actions.weight`, `heads.i.actions.bias`, `heads.i.vector.weight`,
+`heads.i.vector.bias`. Weights are (out, in).
 
 **Carry.** A pair: the state of the cell, (h,) or (h, c), and a tuple of the states of the stacks, also where it is one.
 
@@ -58,7 +58,8 @@ class StackRNN:
         inputs: the size of an input.
         hidden: the number of units.
         stacks: a `Stack`, or a tuple of them.
-        cell: "lstm", "gru" or "rnn" (with tanh).
+        cell: "lstm", "gru", "rnn" (with tanh), or "feedforward", which is "rnn" without `h_{t-1}`: all that such a
+            network remembers is on its stacks.
 
     Example:
         >>> import jax
@@ -77,7 +78,7 @@ class StackRNN:
     inputs: int
     hidden: int
     stacks: tuple[Stack, ...]
-    cell: Literal["lstm", "gru", "rnn"] = "lstm"
+    cell: Literal["lstm", "gru", "rnn", "feedforward"] = "lstm"
 
     def __post_init__(self) -> None:
         stacks = _layers.check_recurrent(self.inputs, self.hidden, self.stacks, self.cell)
@@ -86,12 +87,9 @@ class StackRNN:
     def init(self, key: Array, *, dtype: Any = jnp.float32) -> dict[str, Array]:
         """Random parameters, uniform as PyTorch draws them, with the biases of the pops where the stacks want them."""
         gates, seen = _layers.GATES[self.cell] * self.hidden, _layers.seen(self.inputs, self.stacks)
-        shapes: dict[str, tuple[int, ...]] = {
-            "cell.weight_ih": (gates, seen),
-            "cell.weight_hh": (gates, self.hidden),
-            "cell.bias_ih": (gates,),
-            "cell.bias_hh": (gates,),
-        }
+        shapes: dict[str, tuple[int, ...]] = {"cell.weight_ih": (gates, seen), "cell.bias_ih": (gates,)}
+        if self.cell != "feedforward":
+            shapes |= {"cell.weight_hh": (gates, self.hidden), "cell.bias_hh": (gates,)}
         for i, stack in enumerate(self.stacks):
             for name, size in (("actions", stack.logits), ("vector", stack.ends * stack.dim)):
                 if size:
@@ -184,6 +182,8 @@ class StackRNN:
         ]
         seen = jnp.concatenate([input, *each], -1)
         of_input = _affine(seen, parameters["cell.weight_ih"], parameters["cell.bias_ih"])
+        if self.cell == "feedforward":
+            return (jnp.tanh(of_input),)
         of_hidden = _affine(hidden[0], parameters["cell.weight_hh"], parameters["cell.bias_hh"])
         return _CELLS[self.cell](of_input, of_hidden, *hidden)
 

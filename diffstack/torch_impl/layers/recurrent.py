@@ -10,9 +10,9 @@ What reads the output, such as a linear layer and a softmax, is the user's.
 
 **Shapes.** Inputs (*batch, T, inputs), outputs (*batch, T, hidden), `lengths` (*batch,).
 
-**Parameters.** `cell.weight_ih`, `cell.weight_hh`, `cell.bias_ih`, `cell.bias_hh` as in PyTorch's cells, and for stack
-i `heads.i.actions.weight`, `heads.i.actions.bias`, `heads.i.vector.weight`, `heads.i.vector.bias`. Weights are
-(out, in).
+**Parameters.** `cell.weight_ih`, `cell.weight_hh`, `cell.bias_ih`, `cell.bias_hh` as in PyTorch's cells (a feedforward
+cell has no `hh`), and for stack i `heads.i.actions.weight`, `heads.i.actions.bias`, `heads.i.vector.weight`,
+`heads.i.vector.bias`. Weights are (out, in).
 
 **Carry.** A pair: the state of the cell, (h,) or (h, c), and a tuple of the states of the stacks, also where it is one.
 
@@ -22,6 +22,7 @@ room for every step. A smaller one forgets between calls. With None the stacks g
 compiles every call anew.
 """
 
+import math
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -56,7 +57,8 @@ class StackRNN(nn.Module):
         inputs: the size of an input.
         hidden: the number of units.
         stacks: a `Stack`, or a tuple of them.
-        cell: "lstm", "gru" or "rnn" (with tanh).
+        cell: "lstm", "gru", "rnn" (with tanh), or "feedforward", which is "rnn" without `h_{t-1}`: all that such a
+            network remembers is on its stacks.
 
     Example:
         >>> import torch
@@ -70,7 +72,9 @@ class StackRNN(nn.Module):
         Grefenstette et al. 2015, Learning to Transduce with Unbounded Memory, section 3.4.
     """
 
-    def __init__(self, inputs: int, hidden: int, stacks: Any, cell: Literal["lstm", "gru", "rnn"] = "lstm") -> None:
+    def __init__(
+        self, inputs: int, hidden: int, stacks: Any, cell: Literal["lstm", "gru", "rnn", "feedforward"] = "lstm"
+    ) -> None:
         super().__init__()
         self.inputs, self.hidden, self.kind = inputs, hidden, cell
         self.stacks: tuple[Stack, ...] = _layers.check_recurrent(inputs, hidden, stacks, cell)
@@ -156,6 +160,8 @@ class StackRNN(nn.Module):
         seen = torch.cat([input, *each], -1)
         # Not the module's own call, for which `torch.vmap` has no rule.
         of_input = functional.linear(seen, self.cell.weight_ih, self.cell.bias_ih)
+        if self.kind == "feedforward":
+            return (torch.tanh(of_input),)
         of_hidden = functional.linear(hidden[0], self.cell.weight_hh, self.cell.bias_hh)
         return _STEPS[self.kind](of_input, of_hidden, *hidden)
 
@@ -163,6 +169,16 @@ class StackRNN(nn.Module):
         """The action and the pushed vectors of every stack."""
         actions, elements = zip(*(head(h, dtype) for head in self.heads), strict=True)
         return actions, elements
+
+
+class _Feedforward(nn.Module):
+    """The parameters of a cell that has no state, drawn as PyTorch draws those of its cells."""
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(hidden)
+        self.weight_ih = nn.Parameter(torch.empty(hidden, inputs).uniform_(-bound, bound))
+        self.bias_ih = nn.Parameter(torch.empty(hidden).uniform_(-bound, bound))
 
 
 class _Head(nn.Module):
@@ -201,5 +217,5 @@ def _rnn(of_input: Tensor, of_hidden: Tensor, h: Tensor) -> tuple[Tensor]:
 
 
 _STEPS: Any = {"lstm": _lstm, "gru": _gru, "rnn": _rnn}
-_CELLS: Any = {"lstm": nn.LSTMCell, "gru": nn.GRUCell, "rnn": nn.RNNCell}
+_CELLS: Any = {"lstm": nn.LSTMCell, "gru": nn.GRUCell, "rnn": nn.RNNCell, "feedforward": _Feedforward}
 _VECTORS: Any = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, None: lambda vector: vector}
