@@ -66,9 +66,7 @@ state = superposition.SuperpositionState(draw(2, 5, 3))
 given = state, jax.nn.softmax(draw(2, 12, 3)), draw(2, 12, 3)
 found["at once"] = apart(outcome(there["scan_at_once"], given), outcome(superposition.scan, given))
 
-# The command: the test has left the recipe in two folders.
-folder = sys.argv[1]
-for name, devices, steps in (("one", "1", "4"), ("four", "4", "2")):
-    options = ["--resume", "--out", f"{folder}/{name}", "--devices", devices, "--steps", steps]
-    assert cli.run(["train", "reverse_string", *options]) == 0
+# The command: the test has left the recipe in this folder.
+options = ["--resume", "--out", f"{sys.argv[1]}/four", "--devices", "4", "--steps", "2"]
+assert cli.run(["train", "reverse_string", *options]) == 0
 said(found)
