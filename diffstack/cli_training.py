@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from diffstack import _backends, _files, _report, evaluation, training
+from diffstack import _backends, _files, _processes, _report, evaluation, training
 from diffstack._layers import CELLS, Stack
 from diffstack._options import choice, option
 from diffstack.families import FAMILIES
@@ -104,6 +104,10 @@ def train(
         ),
     ] = None,
     seeds: Annotated[int | None, _count("--seeds", 1, "How many networks learn side by side, from seed 0 on")] = None,
+    devices: Annotated[
+        int | None,
+        _count("--devices", 1, "How many devices share each batch (1, or the processes of torchrun, by default)"),
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder of the run. [default: TASK]")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from where the run in that folder has stopped.")
@@ -147,7 +151,9 @@ def train(
         recipe = dataclasses.replace(recipe, **given)
         metric = TASKS[task].metric
         with shown(metric) as progress:
-            rows = training.run(recipe, folder, backend=backend, resume=resume, progress=progress)
+            rows = training.run(recipe, folder, backend=backend, resume=resume, devices=devices, progress=progress)
+        if not _processes.is_first():
+            return
         figure = plot.plot_training(rows, metric)
         with _files.replacing("--out", folder / "learning.png") as file:
             figure.savefig(file, format="png")
@@ -215,7 +221,8 @@ def shown(metric: str) -> Iterator[Callable[[int, int, float, Sequence[Row]], No
     """Show the loss and the speed of a training on a terminal, and print every check."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     console = Console(markup=False, highlight=False)
-    with Progress(*columns, console=console, transient=True, disable=not sys.stdout.isatty()) as bar:
+    silent = not _processes.is_first()
+    with Progress(*columns, console=console, transient=True, disable=silent or not sys.stdout.isatty()) as bar:
         task, began = bar.add_task("compiling", total=None), time.perf_counter()
         first: list[int] = []
 
@@ -224,7 +231,7 @@ def shown(metric: str) -> Iterator[Callable[[int, int, float, Sequence[Row]], No
                 first.append(done - 1)
             speed = (done - first[0]) / (time.perf_counter() - began)
             bar.update(task, completed=done, total=total, description=f"loss {loss:.4f}, {speed:.1f} steps a second")
-            for row in rows:
+            for row in () if silent else rows:
                 console.print(f"step {row.step}, seed {row.seed}: loss {row.loss:.4f}, {metric} {row.score:.4f}")
 
         yield update

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from diffstack import _backends, _checkpoints, _checks
+from diffstack import _backends, _checkpoints, _checks, _processes
 from diffstack.recipes import Recipe, network, numbers
 from diffstack.tasks import TASKS, Batch, Task
 
@@ -56,6 +56,7 @@ def run(
     *,
     backend: str = "jax",
     resume: bool = False,
+    devices: int | None = None,
     progress: Callable[[int, int, float, Sequence[Row]], None] = lambda done, total, loss, rows: None,
 ) -> list[Row]:
     """Train the networks of a recipe, and leave a folder from which the run goes on.
@@ -65,6 +66,8 @@ def run(
         folder: that of the run; it is made.
         backend: the framework that computes.
         resume: go on from the folder's checkpoint, of either framework; where there is none, start.
+        devices: how many of them share each batch, in equal parts, with the same results; None for one, or in PyTorch
+            for one in each process that torchrun has started. The first process alone writes.
         progress: is called after every step with the steps done, those to be done, the mean of the losses, and the rows
             of a check.
 
@@ -72,16 +75,21 @@ def run(
         The log.
 
     Raises:
-        ValueError: a folder with a run in it that is not to go on; a checkpoint of another recipe, or a damaged one.
+        ValueError: a folder with a run in it that is not to go on; a checkpoint of another recipe, or a damaged one;
+            devices that are not there, or that the batch cannot be shared among.
         OSError: a folder that cannot be written.
     """
     _checks.check_choice("backend", backend, _backends.NAMES)
     chosen, task, folder = _backends.load(backend), TASKS[recipe.task], Path(folder)
-    found = _found(recipe, folder, resume)
-    folder.mkdir(parents=True, exist_ok=True)
-    _checkpoints.write(folder / CONFIG, recipe.as_json().encode())
-    with chosen.wide() if recipe.dtype == "float64" else nullcontext():
-        net, trainer = network(recipe, backend), _side(backend)
+    wide = chosen.wide() if recipe.dtype == "float64" else nullcontext()
+    with wide, _side(backend, "_devices").among(devices, recipe.batch) as shared:
+        found = _found(recipe, folder, resume)
+        # No process is to find what the first one writes.
+        shared.wait()
+        if _processes.is_first():
+            folder.mkdir(parents=True, exist_ok=True)
+            _checkpoints.write(folder / CONFIG, recipe.as_json().encode())
+        net, trainer = network(recipe, backend), _side(backend, "training")
         state = _start(recipe, trainer, net) if found is None else _restored(recipe, trainer, net, *found)
         _save(recipe, folder, trainer, state)
         steps, losses, began = longest(task, recipe.lengths), [], time.perf_counter() - state.seconds
@@ -90,13 +98,13 @@ def run(
             given = tuple(map(chosen.asarray, stacked(batches, steps)))
             rate = recipe.rate_at(state.step)
             state.learner, loss = trainer.update(
-                net, state.learner, given, rate, clip=recipe.clip, penalty=recipe.penalty_at(state.step)
+                net, state.learner, given, rate, clip=recipe.clip, penalty=recipe.penalty_at(state.step), devices=shared
             )
             state.step += 1
             losses.append(np.asarray(loss))
             latest: list[Row] = []
             if state.step % recipe.check == 0 or state.step == recipe.steps:
-                scores = _check(recipe, net, state.learner, chosen, trainer, state.step)
+                scores = shared.told(lambda: _check(recipe, net, state.learner, chosen, trainer, state.step))
                 state.seconds = time.perf_counter() - began
                 latest = _noted(recipe, trainer, state, np.mean(losses, 0), scores)
                 _save(recipe, folder, trainer, state)
@@ -178,6 +186,8 @@ def _noted(recipe: Recipe, trainer: Any, state: _State, losses: Sequence[float],
 
 
 def _save(recipe: Recipe, folder: Path, trainer: Any, state: _State) -> None:
+    if not _processes.is_first():
+        return
     latest = trainer.saved(state.learner)
     arrays = [state.kept.get(seed, each) for seed, each in zip(recipe.seeds, latest, strict=True)]
     generators = [rng.bit_generator.state for rng in state.generators]
@@ -240,5 +250,5 @@ def _as_csv(task: Task, rows: Sequence[Row]) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-def _side(backend: str) -> Any:
-    return import_module(f"diffstack.{backend}_impl.training")
+def _side(backend: str, name: str) -> Any:
+    return import_module(f"diffstack.{backend}_impl.{name}")

@@ -4,6 +4,7 @@ import doctest
 import importlib
 import re
 import shlex
+import socket
 import subprocess
 from pathlib import Path
 
@@ -42,21 +43,28 @@ def test_docstrings(name: str):
     assert runner.failures == 0, "".join(report)
 
 
+# Of FSDP2; the page says so.
+@pytest.mark.filterwarnings("ignore:FSDP2-wrapped module .* returned a view tensor")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_pages(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
+    # As torchrun would say to a process that is alone.
+    with socket.create_server(("localhost", 0)) as free:
+        port = free.getsockname()[1]
+    for name, value in {"RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "localhost", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, str(value))
     document = Sybil([PythonCodeBlockParser(), CodeBlockParser("sh", run_commands)]).parse(page)
     for example in document.examples():
         example.evaluate()
 
 
 def run_commands(example: Example) -> None:
-    """In a folder of the page's own; what is ours in this process, which has imported both frameworks already."""
+    """In a folder of the page's own; what is ours in this one process, which has imported both frameworks already."""
     for line in str(example.parsed).splitlines():
         if LEFT_OUT.match(line):
             continue
         match shlex.split(line, comments=True):
-            case ["diffstack", *words]:
+            case ["diffstack", *words] | ["torchrun", "--nproc-per-node", _, "-m", "diffstack", *words]:
                 assert cli.run(words) == 0, line
             case ["python", "-m", "benchmarks", *words]:
                 # Its options are there; test_benchmarks.py runs it with them.

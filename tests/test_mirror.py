@@ -44,13 +44,14 @@ EXTRA_NAMES = {
     "_chunked/neural_stack.py": {"Window", "close"},
     # JAX compiles runs of chunks of one size, and learns shapes without running anything.
     "controller.py": {"_longest", "_without_steps"},
-    # PyTorch's modules hold the maps and the cells that JAX writes as functions.
+    # PyTorch's modules hold the maps and the cells that JAX writes as functions, and JAX compiles a step.
     "layers/_heads.py": {"linear", "uniform"},
     "layers/recurrent.py": {"_Feedforward", "_Head", "_affine"},
-    "training.py": {"_linear", "_normed"},
+    "training.py": {"_linear", "_normed", "_updated"},
 }
-# A tensor is made on a device, that of a tensor it is like; a JAX array goes where its inputs are.
-EXTRA_PARAMETERS = {"device", "like", "dtype"}
+# A tensor is made on a device, that of a tensor it is like; a JAX array goes where its inputs are. Over several devices
+# `jit` adds up by itself.
+EXTRA_PARAMETERS = {"device", "devices", "like", "dtype"}
 # Functions that `lax.scan` calls with a carry and inputs, and PyTorch in a loop with arrays.
 LOOPED = {
     "_parallel/pointer.py": {"_segment"},

@@ -28,6 +28,7 @@ from jaxtyping import Bool, Float, Int
 
 from diffstack.families import FAMILIES
 from diffstack.jax_impl._arrays import matmul
+from diffstack.jax_impl._devices import ALONE, Devices
 from diffstack.jax_impl.layers import StackAttention, StackRNN
 
 Parameters = dict[str, Array]
@@ -118,17 +119,27 @@ def loss(
     lengths: Int[Array, "batch"],
     *,
     penalty: Any = None,
+    counts: Sequence[Any] | None = None,
 ) -> Float[Array, ""]:
-    """The mean cross entropy of the targets that count, in nats, and a penalty for actions between 0 and 1."""
+    """The mean cross entropy of the targets that count, in nats, and a penalty for actions between 0 and 1.
+
+    With the `counts` of a whole batch it is the share of a part: such losses, and their gradients, add up over the
+    parts to those of the whole batch, however many targets count in each.
+    """
     logits, traces = network.logits(parameters, tokens, lengths=lengths, trace=True)
     right = jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], -1)[..., 0]
     # A batch whose targets none of which count has a loss of 0.
-    mean = -jnp.sum(jnp.where(mask, right, 0)) / jnp.maximum(jnp.sum(mask), 1).astype(right.dtype)
+    counting, live = (jnp.maximum(each, 1).astype(right.dtype) for each in counts or counted(mask, lengths))
+    mean = -jnp.sum(jnp.where(mask, right, 0)) / counting
     if penalty is None or not isinstance(network.layer, StackRNN):
         return mean
-    live = jnp.maximum(jnp.sum(lengths), 1).astype(mean.dtype)
     soft = (softness(stack.family, each.actions) for stack, each in zip(network.layer.stacks, traces, strict=True))
     return mean + penalty * sum(jnp.sum(each) for each in soft) / live
+
+
+def counted(mask: Bool[Array, "*batch time"], lengths: Int[Array, "*batch"]) -> tuple[Any, Any]:
+    """How many targets of a batch count, and how many steps its sequences have."""
+    return jnp.sum(mask), jnp.sum(lengths)
 
 
 def softness(family: str, actions: Any) -> Any:
@@ -148,7 +159,6 @@ def start(network: Network, numbers: Sequence[Mapping[str, np.ndarray]]) -> Lear
     return Learner(parameters, jax.vmap(optax.scale_by_adam().init)(parameters))
 
 
-@partial(jax.jit, static_argnums=0, static_argnames="clip")
 def update(
     network: Network,
     learner: Learner,
@@ -157,6 +167,7 @@ def update(
     *,
     clip: float,
     penalty: Any = None,
+    devices: Devices = ALONE,
 ) -> tuple[Learner, Float[Array, "seeds"]]:
     """One step of Adam for each of the networks.
 
@@ -167,10 +178,19 @@ def update(
         rate: the rate of this step.
         clip: the norm that a gradient may have; a larger one is scaled down to it.
         penalty: that for actions between 0 and 1; None for none.
+        devices: those that share the batch.
 
     Returns:
         The networks after the step, and their losses before it, (seeds,).
     """
+    learner, batch = devices.whole(learner), devices.shared(batch)
+    return _updated(network, learner, batch, rate, clip=clip, penalty=penalty)
+
+
+@partial(jax.jit, static_argnums=0, static_argnames="clip")
+def _updated(
+    network: Network, learner: Learner, batch: tuple[Array, ...], rate: Any, *, clip: float, penalty: Any
+) -> tuple[Learner, Array]:
     return jax.vmap(partial(_update, network, rate=rate, clip=clip, penalty=penalty))(learner, batch)
 
 

@@ -15,6 +15,7 @@ on, and start from the same numbers, which `diffstack.training` draws; so the tw
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from diffstack.families import FAMILIES
+from diffstack.torch_impl._devices import ALONE, Devices
 from diffstack.torch_impl.layers import StackAttention, StackRNN
 
 Parameters = dict[str, Tensor]
@@ -93,17 +95,27 @@ def loss(
     lengths: Int[Tensor, "batch"],
     *,
     penalty: Any = None,
+    counts: Sequence[Any] | None = None,
 ) -> Float[Tensor, ""]:
-    """The mean cross entropy of the targets that count, in nats, and a penalty for actions between 0 and 1."""
+    """The mean cross entropy of the targets that count, in nats, and a penalty for actions between 0 and 1.
+
+    With the `counts` of a whole batch it is the share of a part: such losses, and their gradients, add up over the
+    parts to those of the whole batch, however many targets count in each.
+    """
     logits, traces = functional_call(network, parameters, tokens, {"lengths": lengths, "trace": True})
     right = torch.gather(functional.log_softmax(logits, -1), -1, targets[..., None].long())[..., 0]
     # A batch whose targets none of which count has a loss of 0.
-    mean = -torch.sum(torch.where(mask, right, 0)) / torch.clamp(torch.sum(mask), min=1)
+    counting, live = (torch.clamp(each, min=1) for each in counts or counted(mask, lengths))
+    mean = -torch.sum(torch.where(mask, right, 0)) / counting
     if penalty is None or not isinstance(network.layer, StackRNN):
         return mean
-    live = torch.clamp(torch.sum(lengths), min=1)
     soft = (softness(stack.family, each.actions) for stack, each in zip(network.layer.stacks, traces, strict=True))
     return mean + penalty * sum(torch.sum(each) for each in soft) / live
+
+
+def counted(mask: Bool[Tensor, "*batch time"], lengths: Int[Tensor, "*batch"]) -> tuple[Any, Any]:
+    """How many targets of a batch count, and how many steps its sequences have."""
+    return torch.sum(mask), torch.sum(lengths)
 
 
 def softness(family: str, actions: Any) -> Any:
@@ -133,6 +145,7 @@ def update(
     *,
     clip: float,
     penalty: Any = None,
+    devices: Devices = ALONE,
 ) -> tuple[Learner, Float[Tensor, "seeds"]]:
     """One step of Adam for each of the networks.
 
@@ -143,30 +156,42 @@ def update(
         rate: the rate of this step.
         clip: the norm that a gradient may have; a larger one is scaled down to it.
         penalty: that for actions between 0 and 1; None for none.
+        devices: those that share the batch.
 
     Returns:
         The networks after the step, and their losses before it, (seeds,).
     """
+    step = partial(_update, network, rate=rate, clip=clip, penalty=penalty, devices=devices)
     values = [
-        _update(network, Learner((parameters,), (moments,)), each, rate=rate, clip=clip, penalty=penalty)
-        for parameters, moments, *each in zip(*learner, *batch, strict=True)
+        step(Learner((parameters,), (moments,)), each)
+        for parameters, moments, *each in zip(*learner, *devices.shared(batch), strict=True)
     ]
     return learner, torch.stack(values)
 
 
 def _update(
-    network: Network, learner: Learner, batch: Sequence[Tensor], *, rate: float, clip: float, penalty: Any
+    network: Network,
+    learner: Learner,
+    batch: Sequence[Tensor],
+    *,
+    rate: float,
+    clip: float,
+    penalty: Any,
+    devices: Devices,
 ) -> Tensor:
     (parameters,), (moments,) = learner
-    value = loss(network, parameters, *batch, penalty=penalty)
+    tokens, targets, mask, lengths = batch
+    counts = devices.totals(counted(mask, lengths))
+    value = loss(network, parameters, tokens, targets, mask, lengths, penalty=penalty, counts=counts)
     gradient = torch.autograd.grad(value, list(parameters.values()), materialize_grads=True)
-    norm = torch.sqrt(torch.stack([torch.sum(each**2) for each in gradient]).sum())
+    total, *gradients = devices.totals([value.detach(), *gradient])
+    norm = torch.sqrt(torch.stack([torch.sum(each**2) for each in gradients]).sum())
     scale = torch.where(norm > clip, clip / norm, 1)
-    for parameter, each in zip(parameters.values(), gradient, strict=True):
+    for parameter, each in zip(parameters.values(), gradients, strict=True):
         parameter.grad = each * scale
     moments.param_groups[0]["lr"] = rate
     moments.step()
-    return value.detach()
+    return total
 
 
 @torch.no_grad()
