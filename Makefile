@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-fast test-all lint bench results clean
+.PHONY: demo test test-fast test-all lint bench results dist check-install clean
 
 demo: .venv/installed
 	$(BIN)/diffstack demo --out demo
@@ -37,8 +37,17 @@ bench: .venv/installed
 results: .venv/installed
 	$(BIN)/python -m results $(ROWS)
 
+# The wheel and the source distribution, in dist/.
+dist: .venv/installed
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+
+# The wheel in fresh environments, on every Python of this machine, with the lowest versions and the newest.
+check-install: dist
+	$(BIN)/python -m release
+
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo dist
 
 .venv/installed: pyproject.toml constraints.txt
 	@echo "Setting up .venv (this takes a minute or two, once)"

@@ -1,0 +1,1 @@
+"""What is given to users: `python -m release` installs the wheel in fresh environments, and runs `smoke` in each."""
