@@ -58,8 +58,8 @@ def wanted(what: str, kind: str, place: int, case: parity.Case) -> bool:
         "ragged": by_turns and hard_or_soft and place % 3 == 1,
         "runs": by_turns and hard_or_soft,
         "verbs": not (hard and family.action),
-        # Only here does a gradient go through a vmap from outside.
-        "unroll": ("chunked" in kind) == (place % 2 == 0)
+        # A gradient goes through a vmap from outside, mostly by the loop: test_controller.py has the chunks.
+        "unroll": ("chunked" in kind) == (family.name in ("superposition", "neural_queue"))
         and (hard_or_soft if place % 4 > 1 else not (hard and family.action)),
         "reverse": family.name == "superposition",
         "StackRNN": family.name in ("neural_queue", "nondeterministic"),
