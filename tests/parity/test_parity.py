@@ -55,7 +55,7 @@ def wanted(what: str, kind: str, place: int, case: parity.Case) -> bool:
     return {
         # Hard actions are ties.
         "scan": by_turns and (not hard if family.strengths else hard_or_soft),
-        "ragged": by_turns and hard_or_soft and place % 3 == 1,
+        "ragged": by_turns and hard_or_soft and (place % 3 == 1 or family.automaton),
         "runs": by_turns and hard_or_soft,
         "verbs": not (hard and family.action),
         # A gradient goes through a vmap from outside, mostly by the loop: test_controller.py has the chunks.
