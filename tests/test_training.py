@@ -18,20 +18,21 @@ from diffstack.tasks import TASKS
 from diffstack.training import LOG, Row, done, run
 
 ROOT = Path(__file__).parent.parent
-SMALL: dict[str, Any] = {"hidden": 6, "embedding": 5, "lengths": (1, 4), "testing": (5, 6), "batch": 4, "tests": 3}
+SMALL: dict[str, Any] = {"hidden": 6, "embedding": 5, "lengths": (1, 3), "testing": (4, 5), "batch": 4, "tests": 3}
 RECIPES = {
     "rnn": Recipe(
         "reverse_string",
         (Stack("neural_stack", 3), Stack("superposition", 2)),
         cell="rnn",
         dtype="float64",
-        steps=100,
-        check=50,
+        rate=0.03,
+        steps=40,
+        check=20,
         penalty=0.05,
         seeds=(0, 3),
         schedule="cosine",
         warmup=5,
-        curriculum=20,
+        curriculum=10,
         **SMALL,
     ),
     "attention": Recipe(
@@ -40,10 +41,11 @@ RECIPES = {
         "attention",
         heads=2,
         dtype="float64",
-        steps=100,
-        check=50,
+        rate=0.03,
+        steps=40,
+        check=20,
         clip=0.1,
-        **(SMALL | {"lengths": (2, 8), "testing": (8, 10)}),
+        **(SMALL | {"lengths": (2, 6), "testing": (6, 8)}),
     ),
 }
 
@@ -76,7 +78,7 @@ def arrays(folder: Path) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("kind", RECIPES)
 def test_two_frameworks_learn_the_same(runs: Any, kind: str) -> None:
-    """From one start, over 100 steps: the losses, the parameters, and what Adam remembers."""
+    """From one start, over 40 steps: the losses, the parameters, and what Adam remembers."""
     (ours, our_rows), (theirs, their_rows) = runs(kind, "jax"), runs(kind, "torch")
     np.testing.assert_allclose(losses(our_rows), losses(their_rows), rtol=0, atol=1e-9)
     assert our_rows[-1].loss < 0.9 * numpy_loss(kind)
@@ -96,24 +98,24 @@ def numpy_loss(kind: str) -> float:
 def test_a_run_goes_on(runs: Any, tmp_path: Path, first: str, second: str) -> None:
     """In the same framework to the same bits, and in the other one to rounding."""
     whole, rows = runs("rnn", second)
-    half = dataclasses.replace(RECIPES["rnn"], steps=100)
     stopped = []
 
     def stop(done: int, total: int, loss: float, latest: Any) -> None:
         stopped.append(done)
-        if done == 60:
+        # After a check, and before the next one.
+        if done == 24:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(half, tmp_path, backend=first, progress=stop)
-    resumed = run(half, tmp_path, backend=second, resume=True)
+        run(RECIPES["rnn"], tmp_path, backend=first, progress=stop)
+    resumed = run(RECIPES["rnn"], tmp_path, backend=second, resume=True)
     same = first == second
     np.testing.assert_allclose(losses(resumed), losses(rows), rtol=0, atol=0 if same else 1e-9)
     theirs = arrays(whole)
     for name, each in arrays(tmp_path).items():
         np.testing.assert_allclose(each, theirs[name], rtol=0, atol=0 if same else 1e-9, err_msg=name)
     # Nothing is left over, and the log is that of the whole run.
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-100", "config.json", LOG]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-40", "config.json", LOG]
     assert len((tmp_path / LOG).read_text().splitlines()) == 1 + len(rows)
 
 
@@ -197,11 +199,11 @@ def test_rates_and_lengths_of_a_step() -> None:
 
 def test_a_run_does_not_go_back(runs: Any) -> None:
     folder, _ = runs("attention", "torch")
-    with pytest.raises(ValueError, match=r"^steps: expected at least 100, which the run in .* has taken, got 99"):
-        run(dataclasses.replace(RECIPES["attention"], steps=99), folder, backend="torch", resume=True)
+    with pytest.raises(ValueError, match=r"^steps: expected at least 40, which the run in .* has taken, got 39"):
+        run(dataclasses.replace(RECIPES["attention"], steps=39), folder, backend="torch", resume=True)
     with pytest.raises(ValueError, match=r"^backend: expected one of 'jax', 'torch', got 'tensorflow'"):
         run(RECIPES["attention"], folder, backend="tensorflow")
-    assert json.loads((folder / "config.json").read_text())["steps"] == 100
+    assert json.loads((folder / "config.json").read_text())["steps"] == 40
 
 
 def test_a_recipe_is_text() -> None:
@@ -239,7 +241,6 @@ def test_a_bad_recipe_is_refused(change: dict[str, Any], error: str) -> None:
     [
         *((family, "torch") for family in ("superposition", "pointer", "neural_stack", "neural_queue", "neural_deque")),
         ("superposition", "jax"),
-        ("neural_stack", "jax"),
     ],
 )
 def test_a_hard_program_is_the_soft_one_with_hard_actions(tmp_path: Path, family: str, backend: str) -> None:
