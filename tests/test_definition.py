@@ -10,7 +10,21 @@ import pytest
 from jaxtyping import TypeCheckError
 
 from backends import BACKENDS, TORCH, Backend, assert_close, dear, witnesses
-from families import CASES, FULL, SCANS, SMALL, STEP, Case, Size, by_turns, floats, mainly_scans, some
+from families import (
+    CASES,
+    FULL,
+    NEURAL_STACK,
+    POINTER,
+    SCANS,
+    SMALL,
+    STEP,
+    Case,
+    Size,
+    by_turns,
+    floats,
+    mainly_scans,
+    some,
+)
 
 SIZES = [
     Size(0, 2, (3,)),
@@ -19,7 +33,7 @@ SIZES = [
     Size(33, 7, (2, 3)),
 ]
 # Of methods; the parallel ones are compared with the sequential ones in test_methods.py, over more steps.
-# JAX, which compiles each, takes those of one step by the parallel ones alone, and of every third family.
+# JAX, which compiles each, takes those of one step by the parallel ones alone, and of two families.
 GRADIENTS = {
     ("jax", "sequential"): (SIZES[3],),
     ("jax", "parallel"): (SIZES[1],),
@@ -36,10 +50,18 @@ DIFFERENTIABLE = tuple(case for case in CASES if case.differentiable)
 
 
 def jax_takes(case: Case, size: Size) -> bool:
-    """Long ones by the loop, middle ones by one of the methods, and none or one step of every third family."""
+    """Long ones by the loop, middle ones by one of the methods, and none or one step of two families; gradients of the
+    verbs of every third family and of every step, for values of all are in `jax_impl/test_transforms.py`.
+    """
+    if not case.method:
+        return case.verb.name == "step" or bool(some((case,), 0))
     if size == SIZES[3]:
         return case.method == "sequential"
-    return bool(by_turns((case,), 1) if size == SIZES[2] else some((case,), 0) and case.method == "parallel")
+    return bool(
+        by_turns((case,), 1)
+        if size == SIZES[2]
+        else case.family in (POINTER, NEURAL_STACK) and case.method == "parallel"
+    )
 
 
 def sized(cases: Sequence[Case], sizes: Sequence[Size], steps: Sequence[Size] = STEPS) -> list[object]:
@@ -48,11 +70,12 @@ def sized(cases: Sequence[Case], sizes: Sequence[Size], steps: Sequence[Size] = 
         sizes = [size for size in ALL_SIZES if size.time is not None]
         steps = [size._replace(time=None) for size in ALL_SIZES if size.time == 0]
     scans, verbs = ([case for case in cases if bool(case.method) == many] for many in (True, False))
-    found = [
-        each for each in itertools.product(BACKENDS, scans, sizes) if FULL or each[0] is TORCH or jax_takes(*each[1:])
+    found = [*itertools.product(BACKENDS, scans, sizes), *witnesses(verbs, steps)]
+    return [
+        pytest.param(*each, id="-".join(map(str, each)))
+        for each in found
+        if FULL or each[0] is TORCH or jax_takes(*each[1:])
     ]
-    found += witnesses(verbs, steps)
-    return [pytest.param(*each, id="-".join(map(str, each))) for each in found]
 
 
 @pytest.mark.usefixtures("x64")

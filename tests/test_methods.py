@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from backends import TORCH, Backend, assert_close, assert_same_bits, dear
+from backends import BACKENDS, TORCH, Backend, assert_close, assert_same_bits, dear
 from diffstack._checks import Layout
 from diffstack.actions import POP, PUSH
 from diffstack.torch_impl._parallel._recompute import recompute
@@ -80,7 +80,16 @@ def agree(backend: Backend, family: Family, sample: Any) -> None:
 LARGE = [(POINTER, Size(64, 40, (2,), (2,))), (SUPERPOSITION, Size(40, 130, (2,), (2,)))]
 
 
-@pytest.mark.parametrize(("family", "size"), [*LARGE, *product(*itertools.product(PARALLEL, ALL_SIZES))], ids=str)
+@pytest.mark.parametrize(
+    ("backend", "family", "size"),
+    [
+        (backend, family, size)
+        for backend in BACKENDS
+        for family, size in (*LARGE, *product(*itertools.product(PARALLEL, ALL_SIZES)))
+        if FULL or backend is TORCH or family is SUPERPOSITION
+    ],
+    ids=str,
+)
 def test_values_and_gradients(backend: Backend, family: Family, size: Size):
     agree(backend, family, sample_of(family, size, "soft"))
 
@@ -91,9 +100,9 @@ def test_from_any_state(backend: Backend, family: Family, monkeypatch: pytest.Mo
 
     There are many stacks at once: pops of what is not there and pushes of nothing are among them. At ties the
     gradients are the same, too. The steps are several chunks, the last of them broken off; those of a neural family
-    are short here, so that there are several runs of them; in JAX, which compiles each run, those of the deque.
+    are short here, so that there are several runs of them; in JAX, which compiles each run, those of the queue.
     """
-    if family is NEURAL_DEQUE or (family in NEURAL and (backend is TORCH or FULL)):
+    if family is NEURAL_QUEUE or (family in NEURAL and (backend is TORCH or FULL)):
         parallel = importlib.import_module(f"diffstack.{backend.name}_impl._parallel.{family.name}")
         monkeypatch.setattr(parallel, "chunk_length", lambda time: 4)
     # An automaton has no ties, and its state is whatever it is: one sample of each kind, for it takes long.
@@ -161,7 +170,7 @@ def test_the_thresholds_of_auto(backend: Backend, family: Family):
         assert backend.module("_methods").choose("auto", family.name, time, layout) == expected
 
 
-@pytest.mark.parametrize("family", [POINTER, SUPERPOSITION], ids=str)
+@pytest.mark.parametrize(("backend", "family"), dear([POINTER, SUPERPOSITION], 2), ids=str)
 def test_gradients_across_segments(backend: Backend, family: Family, monkeypatch: pytest.MonkeyPatch):
     """Of 32 steps here, so that a short sequence has several."""
     chunking = importlib.import_module(f"diffstack.{backend.name}_impl._parallel._chunking")

@@ -58,11 +58,11 @@ def wanted(what: str, kind: str, place: int, case: parity.Case) -> bool:
         "ragged": by_turns and hard_or_soft and (place % 3 == 1 or family.automaton),
         "runs": by_turns and hard_or_soft,
         "verbs": not (hard and family.action),
-        # A gradient goes through a vmap from outside, mostly by the loop: test_controller.py has the chunks.
-        "unroll": ("chunked" in kind) == (family.name in ("superposition", "neural_queue"))
+        # A gradient goes through a vmap from outside; mostly that of the loop, for test_controller.py has the chunks.
+        "unroll": ("chunked" in kind) == (family.name in ("superposition", "nondeterministic"))
         and (hard_or_soft if place % 4 > 1 else not (hard and family.action)),
         "reverse": family.name == "superposition",
-        "StackRNN": family.name in ("neural_queue", "nondeterministic"),
+        "StackRNN": family.name == "neural_queue",
         "StackAttention": family.name == "neural_deque",
         "StackTrans": True,
     }[what]
