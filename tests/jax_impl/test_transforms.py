@@ -50,7 +50,7 @@ def assert_all_close(actual: Any, expected: Any, tolerance: float = TOLERANCE) -
         assert_close(left, right, tolerance)
 
 
-@pytest.mark.parametrize("case", CASES if FULL else by_turns(SCANS, 1), ids=str)
+@pytest.mark.parametrize("case", CASES if FULL else some(by_turns(SCANS, 1), 1, 2), ids=str)
 def test_shapes_without_values(case: Case):
     function, arguments = prepared(case)
     shapes = jax.eval_shape(function, *arguments)
@@ -79,7 +79,9 @@ def test_vmap(family: Family, axis: int):
 
 
 @pytest.mark.parametrize(
-    "case", [case for case in CASES if len(case.arguments(STEP)) > 1] if FULL else by_turns(SCANS, 1), ids=str
+    "case",
+    [case for case in CASES if len(case.arguments(STEP)) > 1] if FULL else some(by_turns(SCANS, 1), 1, 2),
+    ids=str,
 )
 @pytest.mark.parametrize("shared", [0, *product(1)])
 def test_vmap_with_a_shared_argument(case: Case, shared: int):

@@ -46,8 +46,8 @@ def wanted(what: str, kind: str, place: int, case: parity.Case) -> bool:
     """Whether `make test` takes a case of a family, the `place`th: one of each kind, by turns.
 
     The kind is that of a layer, or a method, hard or soft. What other files judge in both frameworks is not taken here:
-    `test_ties.py` has the ties of strengths, `test_ragged.py` lengths, `test_layers.py` the layers of other families,
-    `test_reversal.py` the reversals.
+    `test_ties.py` has the ties of strengths, `test_definition.py` the other verbs, `test_ragged.py` the other lengths,
+    `test_layers.py` the layers of other families, `test_reversal.py` the reversals.
     """
     family, hard = list(FAMILIES.values())[place], case.lossless
     by_turns = family.methods[place % len(family.methods)] in kind
@@ -57,7 +57,7 @@ def wanted(what: str, kind: str, place: int, case: parity.Case) -> bool:
         "scan": by_turns and (not hard if family.strengths else hard_or_soft),
         "ragged": by_turns and hard_or_soft and (place % 3 == 1 or family.automaton),
         "runs": by_turns and hard_or_soft,
-        "verbs": not (hard and family.action),
+        "verbs": not (hard and family.action) and place % 3 > 0,
         # A gradient goes through a vmap from outside; mostly that of the loop, for test_controller.py has the chunks.
         "unroll": ("chunked" in kind) == (family.name in ("superposition", "nondeterministic"))
         and (hard_or_soft if place % 4 > 1 else not (hard and family.action)),
