@@ -14,7 +14,7 @@ import torch
 from backends import JAX, TORCH, Backend, assert_close, witnesses
 from diffstack import jax_impl, torch_impl, weights
 from diffstack.jax_impl.layers import Stack
-from families import DISCRETE, FAMILIES, FULL, NEURAL_DEQUE, POINTER, Family, Size, product, some
+from families import DISCRETE, FAMILIES, FULL, NEURAL_STACK, POINTER, Family, Size, product, some
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -71,8 +71,8 @@ def test_recurrent_in_both(family: str, cell: str):
 
 
 def test_recurrent_with_several_stacks():
-    """Over several chunks: stacks with strengths and without, of codes, and with two ends."""
-    families = product(*FAMILIES) or (DISCRETE, NEURAL_DEQUE)
+    """Over several chunks: stacks with strengths and of codes; of two ends are those of test_a_trace."""
+    families = product(*FAMILIES) or (DISCRETE, NEURAL_STACK)
     layers = pair("StackRNN", 2, 5, tuple(stack_of(family.name) for family in families))
     ours, theirs = gradients(*layers, RNG.normal(size=(40, 2)), method="chunked", final_states=False)
     for left, right in zip(theirs, ours, strict=True):

@@ -180,7 +180,7 @@ def test_gradients_across_segments(backend: Backend, family: Family, monkeypatch
 
 def test_pytorch_differentiates_again():
     """Over several chunks: by autograd, by `torch.func`, by the one over the other, and where grad mode is off."""
-    sample = sample_of(POINTER, Size(70, 3, (2,)), "soft")
+    sample = sample_of(POINTER, Size(40, 3, (2,)), "soft")
     state, actions, elements = TORCH.arrays(tuple(sample), POINTER)
 
     def results(method: str) -> list[Any]:
@@ -301,10 +301,15 @@ def test_strengths_that_are_not_strengths(backend: Backend, family: Family):
 LONG = 4096
 
 
+def long_of(family: Family) -> int:
+    """Fewer steps of the deque, whose own take longest."""
+    return 1024 if family is NEURAL_DEQUE and not FULL else LONG
+
+
 @cache
 def long_sample(family: Family) -> tuple[Sample, Any]:
     """And what the oracle reads."""
-    sample = family.sample(np.random.default_rng(16), Size(LONG, 4, (2,)), False)
+    sample = family.sample(np.random.default_rng(16), Size(long_of(family), 4, (2,)), False)
     sample = jax.tree.map(lambda leaf: leaf.astype(np.float32), sample)
     return sample, LONG_ORACLES[family](*sample)
 
@@ -318,7 +323,7 @@ LONG_ORACLES = {
 }
 
 
-@pytest.mark.parametrize(("backend", "family"), dear(SOFT, 0, 2), ids=str)
+@pytest.mark.parametrize(("backend", "family"), dear(SOFT, 0), ids=str)
 def test_float32_over_4096_steps(backend: Backend, family: Family):
     """Precision does not decay with length: 2e-5 of the oracle in float64, from the same float32 inputs."""
     sample, expected = long_sample(family)
