@@ -82,7 +82,7 @@ def chosen() -> list[Any]:
                 continue
             case = short if FAMILIES[family].automaton else case
             turn = len(runs)
-            dtypes = ("bfloat16", "float32", "float16") if case.lossless else ("float32", "float64")
+            dtypes = ("bfloat16", "float32", "float16") if case.lossless else ("float64", "float32")
             modes = case.modes
             if case.feeds_back or what == "unroll":
                 dtypes, modes = ("float64",), ("vmapped",)
