@@ -21,7 +21,21 @@ from diffstack._checks import Layout
 from diffstack._plan import chunk_length, runs
 from diffstack.actions import NOOP, POP, PUSH
 from diffstack.families import FAMILIES as TABLE
-from families import FAMILIES, FULL, NEURAL_STACK, POINTER, SUPERPOSITION, Case, Family, Size, floats, product, some
+from families import (
+    FAMILIES,
+    FULL,
+    NEURAL_DEQUE,
+    NEURAL_STACK,
+    NONDETERMINISTIC,
+    POINTER,
+    SUPERPOSITION,
+    Case,
+    Family,
+    Size,
+    floats,
+    product,
+    some,
+)
 from test_definition import check_gradients
 from test_methods import CHANGES, NEURAL
 
@@ -371,8 +385,14 @@ def test_all_families_at_once(backend: Backend):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("backend", "family"),
-    # The discrete stack is linear in the elements.
-    [(b, f) for b in BACKENDS for f in FAMILIES if not f.only_moves and (b is TORCH or f in COMPILED)],
+    # The discrete stack is linear in the elements; of the neural families the deque takes part.
+    [
+        (b, f)
+        for b in BACKENDS
+        for f in FAMILIES
+        if FULL or f in COMPILED or (b is TORCH and f in (SUPERPOSITION, NEURAL_DEQUE, NONDETERMINISTIC))
+        if not f.only_moves
+    ],
     ids=str,
 )
 def test_second_derivatives_and_tangents(backend: Backend, family: Family):

@@ -9,6 +9,7 @@ import pytest
 from matplotlib.image import imread
 
 from backends import BACKENDS, Backend
+from families import product
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -143,17 +144,13 @@ def test_an_automaton_written_by_hand_is_the_source_of_unmarked_strings(unmarked
         assert above == pytest.approx(0, abs=1e-4)
 
 
-@pytest.mark.parametrize("stack", ["nondeterministic", "superposition"])
+@pytest.mark.parametrize("stack", ["nondeterministic", *product("superposition")])
 def test_the_program_of_unmarked_reversal(
     unmarked: ModuleType,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
     stack: str,
 ):
-    if stack == "superposition":
-        # JAX compiles each round.
-        monkeypatch.setattr(unmarked, "ROUNDS", unmarked.ROUNDS[:1])
     unmarked.main(["--stack", stack, "--seeds", "1", "--out", str(tmp_path / "picture.png")])
     *_, figures, minutes = capsys.readouterr().out.splitlines()
     assert figures.startswith("seed 1, nats a symbol above the source: |w| <= 2: ")

@@ -167,7 +167,7 @@ def test_arguments_stay_as_they_were(case: Case):
     ids=str,
 )
 def test_compile(case: Case):
-    """The whole graph, forward and backward; `test_modes.py` compiles the two others, and exports the other methods."""
+    """The whole graph, forward and backward; `test_modes.py` compiles the pointer's, and exports the other methods."""
     compiled_equals_eager(case, "aot_eager")
 
 
