@@ -265,7 +265,7 @@ def test_torch_compile_at_several_shapes(case: Case):
         assert len(graphs) == expected
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family.is_stack], ids=str)
+@pytest.mark.parametrize("family", [family for family in CALLED if family.is_stack], ids=str)
 def test_torch_compile_the_reversal(family: Family):
     """At a second length too, where the pointer has a path of its own."""
     torch.compiler.reset()
