@@ -120,7 +120,10 @@ def test_a_run_goes_on(runs: Any, tmp_path: Path, first: str, second: str) -> No
 
 
 def test_a_checkpoint_survives_a_kill(tmp_path: Path) -> None:
-    """Fifty writers are killed at some moment; each time what is there is whole, and the next one goes on from it."""
+    """Fifty writers are killed at some moment; each time what is there is whole, and the next one goes on from it.
+
+    On a busy machine there are more of them, until one has written something.
+    """
     program = """
 import os, random, signal, sys, time
 from pathlib import Path
@@ -129,7 +132,7 @@ from diffstack import _checkpoints
 folder, rng = Path(sys.argv[1]), random.Random(0)
 _checkpoints.save(folder, 0, [{"x": np.zeros(1000)}], {"step": 0})
 reached = []
-for _ in range(50):
+while len(reached) < 50 or not reached[-1]:
     step, arrays, state = _checkpoints.load(folder)
     assert state == {"step": step} and (arrays[0]["x"] == step).all() and arrays[0]["x"].shape == (1000,)
     reached.append(step)
