@@ -58,7 +58,7 @@ def jax_takes(case: Case, size: Size) -> bool:
     if size == SIZES[3]:
         return case.method == "sequential"
     return bool(
-        by_turns((case,), 1)
+        some(by_turns((case,), 1), 1, 2)
         if size == SIZES[2]
         else case.family in (POINTER, NEURAL_STACK) and case.method == "parallel"
     )

@@ -90,7 +90,7 @@ def machine(backend: Backend, dtype: str) -> type[RuleBasedStateMachine]:
     [
         (b, dtype)
         for b in BACKENDS
-        for dtype in (MOVABLE if FULL else ("bfloat16", "int64") if b is JAX else ("bfloat16", "int64", "bool"))
+        for dtype in (MOVABLE if FULL else ("bfloat16",) if b is JAX else ("bfloat16", "int64", "bool"))
     ],
     ids=str,
 )

@@ -70,7 +70,7 @@ def reads(backend: Backend, family: Family, actions: Any, elements: Any) -> list
 # --- strengths ---
 
 
-@pytest.mark.parametrize("family", NEURAL, ids=str)
+@pytest.mark.parametrize(("backend", "family"), dear(NEURAL, 2), ids=str)
 @given(data=st.data())
 def test_strengths_size_and_reads(backend: Backend, family: Family, data: st.DataObject):
     """After every step, from a step to the next."""
@@ -99,7 +99,7 @@ def test_strengths_size_and_reads(backend: Backend, family: Family, data: st.Dat
 # --- hard actions ---
 
 
-@pytest.mark.parametrize("family", [POINTER, SUPERPOSITION, NEURAL_STACK], ids=str)
+@pytest.mark.parametrize(("backend", "family"), dear([POINTER, SUPERPOSITION, NEURAL_STACK], 0), ids=str)
 @given(data=st.data())
 def test_one_hot_actions_make_a_discrete_stack(backend: Backend, family: Family, data: st.DataObject):
     # The pointer is a ring: it cannot tell what is empty.

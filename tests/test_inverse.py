@@ -143,7 +143,11 @@ def test_a_program_whose_input_has_another_shape(backend: Backend):
     assert backend.numpy(learned.sequence).tolist() == [3, 3]
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize(
+    ("backend", "dtype"),
+    [(b, d) for b in BACKENDS for d in ("float16", "bfloat16") if FULL or b is TORCH or d == "bfloat16"],
+    ids=str,
+)
 def test_half_precision(backend: Backend, dtype: str):
     array = backend.array(TARGET.astype(numpy_dtype(dtype)))
     # Not Adam, whose epsilon is zero in float16.

@@ -56,7 +56,7 @@ def wanted(what: str, kind: str, place: int, case: parity.Case) -> bool:
         "scan": hard_or_soft and by_turns
         if not family.strengths
         else not hard and "sequential" in kind and family.name != "neural_deque",
-        "ragged": by_turns and hard_or_soft and (place % 3 == 1 or family.automaton),
+        "ragged": by_turns and hard_or_soft and place % 3 == 1,
         "runs": by_turns and hard_or_soft,
         "verbs": not (hard and family.action) and place % 3 > 0,
         # A gradient goes through a vmap from outside; mostly that of the loop, for test_controller.py has the chunks.

@@ -14,14 +14,16 @@ from torch.autograd import gradcheck, gradgradcheck
 from backends import TORCH, assert_close
 from families import (
     CASES,
+    DISCRETE,
     FAMILIES,
     FULL,
     NEURAL_DEQUE,
     NEURAL_STACK,
-    POINTER,
+    NONDETERMINISTIC,
     SCANS,
     SMALL,
     STEP,
+    SUPERPOSITION,
     Case,
     Family,
     Size,
@@ -34,6 +36,7 @@ from families import (
 
 TOLERANCE = 4 * float(np.finfo(np.float32).eps)
 DIFFERENTIABLE = tuple(case for case in CASES if case.differentiable)
+COMPILED = (DISCRETE, SUPERPOSITION, NONDETERMINISTIC)
 
 
 def prepared(case: Case, dtype: Any = np.float32) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -163,11 +166,11 @@ def test_arguments_stay_as_they_were(case: Case):
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     "case",
-    CASES if FULL else [case for case in by_turns(SCANS, 0) if case.family not in (POINTER, NEURAL_STACK)],
+    CASES if FULL else [case for case in by_turns(SCANS, 0) if case.family in COMPILED],
     ids=str,
 )
 def test_compile(case: Case):
-    """The whole graph, forward and backward; `test_modes.py` compiles the pointer's, and exports the other methods."""
+    """The whole graph, forward and backward; `test_modes.py` exports those of the other families."""
     compiled_equals_eager(case, "aot_eager")
 
 
