@@ -2,10 +2,10 @@
 
 A mode is a way in which users run a function: on a mesh, exported, compiled, under autocast. (`jit`, `vmap` and the
 like have files of their own, `jax_impl/test_transforms.py` and `torch_impl/test_transforms.py`.) In JAX, gradients are
-traced of every family, inside `shard_map` by every method and elsewhere by one, and values are computed of two families;
+traced of every family, inside `shard_map` by every method and elsewhere by one, and values computed of two families;
 all of both in the full product. A trace is where a mode would refuse them; XLA computes what was traced. PyTorch
-exports the `scan` of some families, and `torch_impl/test_transforms.py` compiles those of the others; its `unroll` is
-compiled or exported, by turns. A new family or method joins the table by itself.
+exports the `scan` of some families, and `torch_impl/test_transforms.py` compiles those of the others; `unroll` of some
+is compiled, and of some exported. A new family or method joins the table by itself.
 """
 
 import io
@@ -233,8 +233,8 @@ def assert_as_plain(case: Case, result: Any, arguments: tuple[Any, ...]) -> None
         assert_close(left, right, TOLERANCE)
 
 
-# What takes longest to become a graph, and does so with the full product alone.
-DEAR = (NEURAL_DEQUE, NONDETERMINISTIC)
+# Of these `unroll`, which takes longest, becomes a graph with the full product alone.
+DEAR = (NEURAL_QUEUE, NEURAL_DEQUE, NONDETERMINISTIC)
 # The scans that are exported; torch_impl/test_transforms.py compiles the others.
 EXPORTED = (POINTER, NEURAL_STACK, NEURAL_QUEUE, NEURAL_DEQUE)
 
