@@ -71,11 +71,12 @@ def run_commands(example: Example) -> None:
 
 
 def fewer(words: list[str]) -> list[str]:
-    """The words of a command, with a hundredth of the steps of training where there are hundreds, and in PyTorch, which
-    compiles nothing; test_training.py trains in JAX too.
+    """The words of a command, with a hundredth of the steps of training, and a tenth of a length, where there are
+    hundreds, and in PyTorch, which compiles nothing; test_training.py trains in JAX too.
     """
+    parts = {"--steps": 100, "--length": 10}
     words = [
-        str(int(word) // 100) if before == "--steps" and int(word) >= 200 else word
+        str(int(word) // parts[before]) if before in parts and int(word) >= 200 else word
         for before, word in zip(["", *words], words, strict=False)
     ]
     return [*words, "--backend", "torch"] if words[0] in ("train", "evaluate", "trace") else words

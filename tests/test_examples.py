@@ -79,8 +79,8 @@ def test_soft_strengths_have_a_cost(controller: ModuleType, backend: Backend, mo
 
 
 def test_the_loss_goes_down(controller: ModuleType):
-    _, losses = controller.train(np.random.default_rng(0), 60)
-    assert len(losses) == 60
+    _, losses = controller.train(np.random.default_rng(0), 40)
+    assert len(losses) == 40
     assert losses[0] == pytest.approx(np.log(controller.SYMBOLS), rel=0.2)
     assert np.mean(losses[-10:]) < 0.75 * np.mean(losses[:10])
 
