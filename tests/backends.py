@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from controllers import unrolled
-from families import FULL, Case, Family, floats, is_floating, with_floats
+from families import FULL, Case, Family, floats, is_floating, some, with_floats
 
 
 class Backend:
@@ -215,6 +215,11 @@ def witnesses(of: Sequence[Any], options: Sequence[Any], first: int = 0) -> list
         for turn, option in enumerate(options)
         if FULL or backend is TORCH or (place + first) % len(options) == turn
     ]
+
+
+def dear(of: Sequence[Any], *turns: int) -> list[tuple[Backend, Any]]:
+    """Framework, and family or case. PyTorch takes all of them; JAX, which compiles each, those whose turn it is."""
+    return [(backend, each) for backend in BACKENDS for each in (of if backend is TORCH else some(of, *turns))]
 
 
 def bits(array: Any) -> Any:

@@ -6,7 +6,7 @@ are differentiable (the floating ones), what a batch gives (what its stacks give
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
@@ -620,6 +620,15 @@ def by_turns(cases: tuple[Case, ...], first: int) -> list[Case]:
         or case.method not in case.family.methods
         or (FAMILIES.index(case.family) + first) % len(methods := case.family.methods) == methods.index(case.method)
     ]
+
+
+def some(of: Sequence[Any], *turns: int) -> list[Any]:
+    """Of families, or of cases by their families, every third, by turns; all when the full product is asked for.
+
+    Turn 0 takes the pointer, the neural stack and the automaton, turn 1 the discrete stack and the queue, turn 2 the
+    superposition stack and the deque. Kinds of tests that are dear in JAX take different turns.
+    """
+    return [each for each in of if FULL or FAMILIES.index(getattr(each, "family", each)) % 3 in turns]
 
 
 def product(*values: Any) -> tuple[Any, ...]:

@@ -18,6 +18,7 @@ import pytest
 from diffstack import __version__, _backends, _files, cli, parity
 from diffstack.plot import plot_learning
 from diffstack.tasks import TASKS
+from families import FULL
 
 ROOT = Path(__file__).parent.parent
 TARGET = np.repeat([[4.0], [3.0], [2.0], [1.0]], 4, axis=1)
@@ -110,8 +111,12 @@ TARGETS = [
 
 @pytest.mark.parametrize(
     ("name", "shape", "dtype", "computed"),
-    # JAX compiles for each; the file is read before the framework is chosen.
-    [(name, *target) for name, targets in (("torch", TARGETS), ("jax", TARGETS[:2])) for target in targets],
+    # The file is read before the framework is chosen.
+    [
+        (name, *target)
+        for name, targets in (("torch", TARGETS[2:]), ("jax", TARGETS[:2]))
+        for target in (TARGETS if FULL else targets)
+    ],
     ids=str,
 )
 def test_learns_elements_of_any_rank_in_their_dtype(
@@ -167,7 +172,7 @@ def test_a_run_compiles_at_most_twice_in_jax(folder: Path) -> None:
 @pytest.mark.parametrize(("ending", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
 def test_draws_the_run(folder: Path, ending: str, start: bytes) -> None:
     picture = f"run.{ending}"
-    assert cli.run(["learn", "target.npy", "--backend", "torch", "--plot", picture]) == 0
+    assert cli.run(["learn", "target.npy", "--backend", "torch", "--steps", "10", "--plot", picture]) == 0
     assert Path(picture).read_bytes().startswith(start)
     assert set(files(folder)) == {"target.csv", "target.npy", "target.learned.npy", picture}
 
@@ -253,9 +258,11 @@ def test_tasks_are_listed_with_an_example_each(capsys: pytest.CaptureFixture[str
 
 
 def test_help_version_and_tasks_need_no_framework() -> None:
+    """Nor does the package."""
     run = python(
         "-c",
-        "import sys\nfrom diffstack import cli\n"
+        "import sys\nimport diffstack\nassert not {'jax', 'torch', 'numpy'} & set(sys.modules)\n"
+        "from diffstack import cli\n"
         "for words in ([], ['--help'], ['learn', '--help'], ['tasks'], ['--version']):\n"
         "    assert cli.run(words) == 0, words\n"
         "assert not {'jax', 'torch', 'optax', 'matplotlib'} & set(sys.modules)",
@@ -461,20 +468,6 @@ def test_a_full_disk_keeps_the_older_file(
     assert files(folder) == before
 
 
-@pytest.mark.parametrize(("missing", "other"), [("jax", "torch"), ("torch", "jax")])
-def test_one_framework_is_enough_to_learn(folder: Path, missing: str, other: str) -> None:
-    words = [["learn", "target.npy", "--backend", name, "--steps", "1"] for name in (other, missing)]
-    run = python(
-        "-c",
-        f"import sys\nsys.modules[{missing!r}] = None\nfrom diffstack import cli\n"
-        f"assert [cli.run(each) for each in {[*words, ['demo']]}] == [0, 2, 2]",
-    )
-    line = rf"diffstack: .*{missing} is not installed; install it with: pip install 'diffstack\[{missing}\]'\n"
-    assert re.fullmatch(2 * line, run.stderr)
-    assert run.returncode == 0
-    assert set(files(folder)) == {"target.csv", "target.npy", "target.learned.npy"}
-
-
 @pytest.mark.parametrize("missing", ["typer", "rich", "matplotlib"])
 def test_the_command_says_what_it_needs(folder: Path, missing: str) -> None:
     run = command(f"sys.modules[{missing!r}] = None", "--help")
@@ -508,8 +501,12 @@ def test_ctrl_c_ends_a_long_run(folder: Path) -> None:
 
 def test_ctrl_c_while_writing_leaves_no_half_file(folder: Path) -> None:
     before = files(folder)
+    # What it writes is made up, so that no framework has to be imported.
     run = command(
-        "import os, signal, pathlib\nfrom diffstack import _files\n"
+        "import os, signal, pathlib\nimport numpy as np\nfrom unittest.mock import Mock\n"
+        "from diffstack import _backends, _files\n"
+        "_backends.load = Mock()\n"
+        "_backends.learn = lambda *_: _backends.Run(np.ones(1), {1: np.ones((4, 4))}, np.ones((4, 4)))\n"
         "def write(file, *_):\n"
         "    file.write(b'half')\n"
         "    file.flush()\n"

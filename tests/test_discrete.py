@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from backends import Backend
+from backends import BACKENDS, TORCH, Backend
 from diffstack.actions import NOOP, POP, PUSH
 from diffstack.errors import StackOverflowError, StackUnderflowError
 from diffstack.families import INTEGER, MOVABLE
+from families import FULL
 
 
 def rows(backend: Backend, array) -> list:
@@ -30,8 +31,18 @@ def test_from_buffer(backend: Backend):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("kind", INTEGER)
-@pytest.mark.parametrize("method", ["sequential", "parallel", "auto"])
+@pytest.mark.parametrize(
+    ("backend", "kind", "method"),
+    [
+        (backend, kind, method)
+        for backend in BACKENDS
+        for turn, kind in enumerate(INTEGER)
+        for place, method in enumerate(("sequential", "parallel", "auto"))
+        # JAX each by one of the methods.
+        if FULL or backend is TORCH or turn % 3 == place
+    ],
+    ids=str,
+)
 def test_codes_of_every_integer_dtype(backend: Backend, kind: str, method: str):
     discrete = backend.module("discrete")
     codes = discrete.encode(backend.array(np.array([PUSH, PUSH, POP, NOOP], kind)))

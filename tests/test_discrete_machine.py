@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from backends import JAX, Backend, assert_same_bits
+from backends import BACKENDS, JAX, Backend, assert_same_bits
 from diffstack.actions import NOOP, POP, PUSH
 from diffstack.errors import StackOverflowError, StackUnderflowError
 from diffstack.families import INTEGER, MOVABLE
@@ -85,7 +85,15 @@ def machine(backend: Backend, dtype: str) -> type[RuleBasedStateMachine]:
     return Machine
 
 
-@pytest.mark.parametrize("dtype", MOVABLE if FULL else ["bfloat16", "int64", "bool"])
+@pytest.mark.parametrize(
+    ("backend", "dtype"),
+    [
+        (b, dtype)
+        for b in BACKENDS
+        for dtype in (MOVABLE if FULL else ("bfloat16",) if b is JAX else ("bfloat16", "int64", "bool"))
+    ],
+    ids=str,
+)
 def test_against_a_python_list(backend: Backend, dtype: str):
     with backend.x64():
         run_state_machine_as_test(

@@ -4,7 +4,6 @@ import doctest
 import importlib
 import re
 import shlex
-import socket
 import subprocess
 from pathlib import Path
 
@@ -17,13 +16,13 @@ from typer.testing import CliRunner
 
 from benchmarks.__main__ import main as benchmarks
 from diffstack import cli
+from families import FULL
 
 ROOT = Path(__file__).parents[1]
-# The pages of docs/use train models, which test_ecosystems.py runs and tests.
-PAGES = [
-    *sorted(ROOT.glob("*.md")),
-    *sorted(page for page in (ROOT / "docs").rglob("*.md") if page.parent.name != "use"),
-]
+# test_devices.py and test_ecosystems.py run these, and test what they define.
+NAMES = ("devices", "equinox", "flax-linen", "flax-nnx", "haiku", "lightning")
+ELSEWHERE = {ROOT / "docs" / "use" / f"{name}.md" for name in NAMES}
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted({*(ROOT / "docs").rglob("*.md")} - ELSEWHERE)]
 MODULES = sorted(
     str(path.relative_to(ROOT).with_suffix("")).replace("/", ".").removesuffix(".__init__")
     for path in (ROOT / "diffstack").rglob("*.py")
@@ -47,16 +46,9 @@ def test_docstrings(name: str):
     assert runner.failures == 0, "".join(report)
 
 
-# Of FSDP2; the page says so.
-@pytest.mark.filterwarnings("ignore:FSDP2-wrapped module .* returned a view tensor")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_pages(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    # As torchrun would say to a process that is alone.
-    with socket.create_server(("localhost", 0)) as free:
-        port = free.getsockname()[1]
-    for name, value in {"RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "localhost", "MASTER_PORT": port}.items():
-        monkeypatch.setenv(name, str(value))
     document = Sybil([PythonCodeBlockParser(), CodeBlockParser("sh", run_commands)]).parse(page)
     for example in document.examples():
         example.evaluate()
@@ -68,11 +60,26 @@ def run_commands(example: Example) -> None:
         if LEFT_OUT.match(line):
             continue
         match shlex.split(line, comments=True):
-            case ["diffstack", *words] | ["torchrun", "--nproc-per-node", _, "-m", "diffstack", *words]:
-                assert cli.run(words) == 0, line
+            case ["diffstack", "demo", *words]:
+                # Its options are there; test_cli.py runs it with them.
+                assert cli.run(["demo", *words, "--help"]) == 0, line
+            case ["diffstack", *words]:
+                assert cli.run(words if FULL else fewer(words)) == 0, line
             case ["python", "-m", "benchmarks", *words]:
                 # Its options are there; test_benchmarks.py runs it with them.
                 assert CliRunner().invoke(BENCHMARKS, [*words, "--help"]).exit_code == 0, line
             case _:
                 done = subprocess.run(["bash", "-c", f"{MAKE}\n{line}"], capture_output=True, text=True, check=False)
                 assert done.returncode == 0, f"{example.path}:{example.line}\n{done.stdout}{done.stderr}"
+
+
+def fewer(words: list[str]) -> list[str]:
+    """The words of a command, with a hundredth of the steps of training, and a tenth of a length, where there are
+    hundreds, and in PyTorch, which compiles nothing; test_training.py trains in JAX too.
+    """
+    parts = {"--steps": 100, "--length": 10}
+    words = [
+        str(int(word) // parts[before]) if before in parts and int(word) >= 200 else word
+        for before, word in zip(["", *words], words, strict=False)
+    ]
+    return [*words, "--backend", "torch"] if words[0] in ("train", "evaluate", "trace") else words

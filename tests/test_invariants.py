@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends import Backend, assert_same_bits
+from backends import Backend, assert_same_bits, dear
 from diffstack.actions import NOOP, POP, PUSH
 from families import (
     DISCRETE,
@@ -70,7 +70,7 @@ def reads(backend: Backend, family: Family, actions: Any, elements: Any) -> list
 # --- strengths ---
 
 
-@pytest.mark.parametrize("family", NEURAL, ids=str)
+@pytest.mark.parametrize(("backend", "family"), dear(NEURAL, 2), ids=str)
 @given(data=st.data())
 def test_strengths_size_and_reads(backend: Backend, family: Family, data: st.DataObject):
     """After every step, from a step to the next."""
@@ -99,7 +99,7 @@ def test_strengths_size_and_reads(backend: Backend, family: Family, data: st.Dat
 # --- hard actions ---
 
 
-@pytest.mark.parametrize("family", [POINTER, SUPERPOSITION, NEURAL_STACK], ids=str)
+@pytest.mark.parametrize(("backend", "family"), dear([POINTER, SUPERPOSITION, NEURAL_STACK], 0), ids=str)
 @given(data=st.data())
 def test_one_hot_actions_make_a_discrete_stack(backend: Backend, family: Family, data: st.DataObject):
     # The pointer is a ring: it cannot tell what is empty.
@@ -211,14 +211,14 @@ def programs_of(family: Family, is_hard: bool, seed: int) -> tuple[Any, Any]:
     return weights, (element, elements_of(seed + 100)) if family is NEURAL_DEQUE else element
 
 
-@pytest.mark.parametrize("family", SOFT, ids=str)
+@pytest.mark.parametrize(("backend", "family"), dear(SOFT, 1, 2), ids=str)
 @given(seed=st.integers(0, 9999))
 def test_a_hard_program_in_two_parts(backend: Backend, family: Family, seed: int):
     for actual, expected in zip(*in_two(backend, family, *programs_of(family, True, seed)), strict=True):
         assert_same_bits(actual, expected)
 
 
-@pytest.mark.parametrize("family", SOFT, ids=str)
+@pytest.mark.parametrize(("backend", "family"), dear(SOFT, 1, 2), ids=str)
 @given(seed=st.integers(0, 9999))
 def test_a_soft_program_in_two_parts(backend: Backend, family: Family, seed: int):
     for actual, expected in zip(*in_two(backend, family, *programs_of(family, False, seed)), strict=True):

@@ -11,7 +11,8 @@ import torch
 
 import diffstack.jax_impl
 import diffstack.torch_impl
-from backends import JAX, TORCH, Backend, assert_same_bits
+from backends import BACKENDS, JAX, TORCH, Backend, assert_same_bits
+from families import FULL
 from strategies import numpy_dtype
 
 # The notebook's target, and the losses it prints before steps 0, 10, ..., 90.
@@ -34,8 +35,18 @@ def gradient_descent(backend: Backend, rate: float = 1.0):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("stack", ["pointer", "discrete"])
+@pytest.mark.parametrize(
+    ("backend", "dtype", "stack"),
+    [
+        (backend, dtype, stack)
+        for backend in BACKENDS
+        for dtype in ("float32", "float64")
+        for stack in ("pointer", "discrete")
+        # JAX each dtype with one of the stacks.
+        if FULL or backend is TORCH or (dtype == "float64") == (stack == "pointer")
+    ],
+    ids=str,
+)
 def test_the_notebook(backend: Backend, dtype: str, stack: str):
     reversal = backend.module("reversal")
     program = reversal.reverse
@@ -132,7 +143,11 @@ def test_a_program_whose_input_has_another_shape(backend: Backend):
     assert backend.numpy(learned.sequence).tolist() == [3, 3]
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize(
+    ("backend", "dtype"),
+    [(b, d) for b in BACKENDS for d in ("float16", "bfloat16") if FULL or b is TORCH or d == "bfloat16"],
+    ids=str,
+)
 def test_half_precision(backend: Backend, dtype: str):
     array = backend.array(TARGET.astype(numpy_dtype(dtype)))
     # Not Adam, whose epsilon is zero in float16.

@@ -1,15 +1,15 @@
 """Every mode gives the plain answer: a table, family by method by mode.
 
 A mode is a way in which users run a function: on a mesh, exported, compiled, under autocast. (`jit`, `vmap` and the
-like have files of their own, `jax_impl/test_transforms.py` and `torch_impl/test_transforms.py`.) In JAX, values are
-compared by one method of a family, and gradients traced by the other, in turns; all of both in the full product. A
-trace is where a mode would refuse them; XLA computes what was traced. Of what PyTorch compiles or exports, every family
-takes one method of `scan`, and `torch_impl/test_transforms.py` compiles the other; its `unroll` is compiled or
-exported, by turns. A new family or method joins the table by itself.
+like have files of their own, `jax_impl/test_transforms.py` and `torch_impl/test_transforms.py`.) In JAX, gradients are
+traced of every family, inside `shard_map` by every method and elsewhere by one, and values computed of two families;
+all of both in the full product. A trace is where a mode would refuse them; XLA computes what was traced. PyTorch
+exports the `scan` of some families, and `torch_impl/test_transforms.py` compiles those of the others; `unroll` of some
+is compiled, and of some exported. A new family or method joins the table by itself.
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -26,7 +26,10 @@ from families import (
     CASES,
     FAMILIES,
     FULL,
+    NEURAL_DEQUE,
+    NEURAL_QUEUE,
     NEURAL_STACK,
+    NONDETERMINISTIC,
     POINTER,
     SCANS,
     SMALL,
@@ -37,6 +40,7 @@ from families import (
     floats,
     is_floating,
     product,
+    some,
     with_floats,
 )
 
@@ -48,10 +52,13 @@ VERBS = tuple(case for case in CASES if case.method is None)
 SEQUENCES = (*SCANS, *MODES)
 
 
+# What takes as long inside an explicit mesh: one method of each `scan`, and `unroll` of every third family.
+EXPLICIT = SEQUENCES if FULL else (*by_turns(SCANS, 0), *some(MODES, 1, 2))
+
+
 def valued(first: int) -> list[Case]:
     """The cases whose values are compared; of the others gradients are traced, and of all when FULL asks for it."""
-    unrolls = [case for case in MODES if FULL or (FAMILIES.index(case.family) // 2 + first) % 2 == 0]
-    return [*by_turns(SCANS, first), *unrolls]
+    return [*SEQUENCES] if FULL else some([*by_turns(SCANS, first), *MODES], 1)
 
 
 def traces(case: Case, first: int) -> bool:
@@ -119,7 +126,7 @@ def test_jax_shard_map(case: Case):
         assert_all_close(results, JAX.computed(made_inside(case, 2), *arguments[1:]))
 
 
-@pytest.mark.parametrize("case", SEQUENCES, ids=str)
+@pytest.mark.parametrize("case", EXPLICIT, ids=str)
 def test_jax_explicit_mesh(case: Case):
     # By the method that shard_map takes, so that the plain program is compiled once; to export takes the other.
     arguments = JAX.arguments(case, SMALL, dtype=np.float32)
@@ -134,13 +141,15 @@ def test_jax_explicit_mesh(case: Case):
     assert all(leaf.sharding.spec[0] == "batch" for leaf in jax.tree.leaves(results))
 
 
-@pytest.mark.parametrize("case", SEQUENCES, ids=str)
+@pytest.mark.parametrize("case", [*SCANS, *some(MODES, 0, 1)], ids=str)
 def test_jax_export(case: Case):
     """With a symbolic batch and time in "sequential"; another method says in one line that its time is a number."""
     if case.method == "sequential":
         assert_exported(case, "batch, time")
         return
-    assert_exported(case, "batch")
+    # Of two families by this method, and of all by the other.
+    if FULL or case in some([case], 2) or case in MODES:
+        assert_exported(case, "batch")
     with pytest.raises(ValueError, match=r"^method: expected 'sequential' or 'auto' where the number"):
         jax.eval_shape(JAX.function(case), *symbolic_shapes(case, "batch, time"))
 
@@ -172,7 +181,7 @@ def assert_exported(case: Case, axes: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
 def test_jax_verbs_on_meshes(family: Family):
-    """Inside shard_map, and on a mesh with explicit axes; all verbs in one program."""
+    """Inside shard_map, and on a mesh with explicit axes; all verbs in one program, which every third family runs."""
     cases = [case for case in VERBS if case.family is family]
     given = [JAX.arguments(case, STEP, dtype=np.float32) for case in cases]
 
@@ -181,11 +190,14 @@ def test_jax_verbs_on_meshes(family: Family):
 
     jax.eval_shape(in_shard_map(verbs), given)
     with jax.set_mesh(mesh(AxisType.Explicit)):
+        if family not in some(FAMILIES, 1):
+            jax.eval_shape(verbs, sharded(given))
+            return
         results = jax.jit(verbs)(sharded(given))
     assert_all_close(results, JAX.computed(verbs, given))
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family.is_stack], ids=str)
+@pytest.mark.parametrize("family", some([family for family in FAMILIES if family.is_stack], 0), ids=str)
 def test_jax_reversal(family: Family):
     sequences = jnp.asarray(np.random.default_rng(1).normal(size=(2, 5, 3)), jnp.float32)
     reverse = jax.vmap(partial(JAX.module("reversal").reverse, stack=JAX.module(family.name)))
@@ -221,24 +233,31 @@ def assert_as_plain(case: Case, result: Any, arguments: tuple[Any, ...]) -> None
         assert_close(left, right, TOLERANCE)
 
 
-def taken_by_torch(first: int) -> list[Case]:
-    """What the one way to a graph takes and the other does not: a method of each scan, and every second `unroll`."""
-    unrolls = [case for case in MODES if FULL or FAMILIES.index(case.family) % 2 == first]
-    return [*by_turns(SCANS, first), *unrolls]
+# Of these `unroll`, which takes longest, becomes a graph with the full product alone.
+DEAR = (NEURAL_QUEUE, NEURAL_DEQUE, NONDETERMINISTIC)
+# The scans that are exported; torch_impl/test_transforms.py compiles the others.
+EXPORTED = (POINTER, NEURAL_STACK, NEURAL_QUEUE, NEURAL_DEQUE)
 
 
-# The families whose functions are called at shapes as they come. To trace with a batch that varies takes long, so that
-# the scans of all others are compiled at one shape, and exported by their other method with such a batch.
-CALLED = product(*FAMILIES) or (POINTER, NEURAL_STACK)
+def taken_by_torch(first: int, scans: Sequence[Case]) -> list[Case]:
+    """What the one way to a graph takes and the other does not: some scans, and every second `unroll`."""
+    chunked = [case for case in MODES if case.method == "chunked" and FAMILIES.index(case.family) % 2 == first]
+    return [*scans, *(MODES if FULL else (case for case in chunked if case.family not in DEAR))]
 
 
-@pytest.mark.parametrize("case", taken_by_torch(0), ids=str)
+# The family whose functions are called at shapes as they come, for to trace with a batch that varies takes long.
+CALLED = product(*FAMILIES) or (POINTER,)
+
+
+@pytest.mark.parametrize(
+    "case", taken_by_torch(0, [case for case in by_turns(SCANS, 0) if case.family in CALLED]), ids=str
+)
 def test_torch_compile_at_several_shapes(case: Case):
     """The first shape is taken for a constant, the second makes the batch a variable; a length has its own graph.
 
-    Of `unroll` in all but two families the batch is said to vary, and one graph does for every batch.
+    Of `unroll` the batch is said to vary, and one graph does for every batch.
     """
-    graphs, said = [], case.family not in CALLED and case in MODES
+    graphs, said = [], case in MODES and not FULL
 
     def count(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
         graphs.append(graph)
@@ -246,8 +265,8 @@ def test_torch_compile_at_several_shapes(case: Case):
 
     torch.compiler.reset()
     compiled = torch.compile(TORCH.function(case), backend=count, fullgraph=True)
-    shapes = ((1, 2, 1), (2, 3, 2), (2, 5, 2), (2, 4, 2)) if case.family in CALLED else ((2, 3, 1), (2, 5, 1))
-    for time, batch, expected in shapes if said or case.family in CALLED else shapes[:1]:
+    shapes = ((2, 3, 1), (2, 5, 1)) if said else ((1, 2, 1), (2, 3, 2), (2, 5, 2), (2, 4, 2))
+    for time, batch, expected in shapes:
         arguments = sized(case, time, batch)
         if said:
             jax.tree.map(lambda leaf: torch._dynamo.mark_dynamic(leaf, 0), arguments)
@@ -255,7 +274,7 @@ def test_torch_compile_at_several_shapes(case: Case):
         assert len(graphs) == expected
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family.is_stack], ids=str)
+@pytest.mark.parametrize("family", [family for family in CALLED if family.is_stack], ids=str)
 def test_torch_compile_the_reversal(family: Family):
     """At a second length too, where the pointer has a path of its own."""
     torch.compiler.reset()
@@ -278,7 +297,9 @@ def test_torch_compile_pops_from_several_batches():
             assert torch.equal(left, right)
 
 
-@pytest.mark.parametrize("case", taken_by_torch(1), ids=str)
+@pytest.mark.parametrize(
+    "case", taken_by_torch(1, [case for case in by_turns(SCANS, 1) if FULL or case.family in EXPORTED]), ids=str
+)
 def test_torch_export_with_a_dynamic_batch(case: Case):
     arguments = sized(case, 2, 3)
     batch = torch.export.Dim("batch")
@@ -334,8 +355,8 @@ def test_torch_load(family: Family):
 
 def test_a_narrower_element_is_cast_up():
     """To the state's dtype, which changes no value; `discrete`, which only moves bits, takes its own dtype alone."""
-    for case in SCANS:
-        for backend in (JAX, TORCH):
+    for backend, cases in ((TORCH, SCANS), (JAX, some(by_turns(SCANS, 0), 1, 2))):
+        for case in cases:
             state, actions, elements = case.arguments(SMALL, dtype=np.float32)
             half = jax.tree.map(
                 lambda leaf: leaf.astype(np.float16) if is_floating(leaf) else leaf, (actions, elements)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from backends import Backend, assert_same_bits
+from backends import Backend, assert_same_bits, dear
 from diffstack.actions import NOOP, POP, PUSH
 from families import (
     FULL,
@@ -75,7 +75,7 @@ def assert_as_the_oracle(backend: Backend, family: Family, sample: Sample) -> li
     return actual
 
 
-@pytest.mark.parametrize("family", [*NEURAL, SUPERPOSITION], ids=str)
+@pytest.mark.parametrize(("backend", "family"), dear([*NEURAL, SUPERPOSITION], 2), ids=str)
 @pytest.mark.parametrize("change", [lambda a: a - 0.5, lambda a: 3 * a, lambda a: 4 * a - 2], ids=["lower", "3", "all"])
 def test_any_actions(backend: Backend, family: Family, change: Any):
     """Below 0, above 1, rows that do not sum to 1: as the equations say."""
@@ -85,7 +85,7 @@ def test_any_actions(backend: Backend, family: Family, change: Any):
     assert_as_the_oracle(backend, family, sample._replace(actions=change(sample.actions)))
 
 
-@pytest.mark.parametrize("family", NEURAL, ids=str)
+@pytest.mark.parametrize(("backend", "family"), dear(NEURAL, 0), ids=str)
 def test_strengths_below_0_count_as_0(backend: Backend, family: Family):
     below = soft(family)
     below = below._replace(
@@ -99,7 +99,7 @@ def test_strengths_below_0_count_as_0(backend: Backend, family: Family):
         assert_same_bits(actual, expected)
 
 
-@pytest.mark.parametrize("family", NEURAL, ids=str)
+@pytest.mark.parametrize(("backend", "family"), dear(NEURAL, 0), ids=str)
 def test_strengths_below_0_have_no_gradient(backend: Backend, family: Family):
     sample = soft(family)
     sample = sample._replace(actions=sample.actions - 0.5)
@@ -116,7 +116,7 @@ def test_strengths_below_0_have_no_gradient(backend: Backend, family: Family):
 
 @pytest.mark.parametrize("verb", ["push", "pop"])
 @pytest.mark.parametrize("end", [0, 1])
-@pytest.mark.parametrize("family", NEURAL, ids=str)
+@pytest.mark.parametrize(("backend", "family"), dear(NEURAL, 2), ids=str)
 def test_a_nan_strength_stays(backend: Backend, family: Family, verb: str, end: int):
     """Every read is NaN from its step on, and none before."""
     if end and family is not NEURAL_DEQUE:
@@ -130,7 +130,7 @@ def test_a_nan_strength_stays(backend: Backend, family: Family, verb: str, end: 
         assert np.isnan(read[2:]).all()
 
 
-@pytest.mark.parametrize("family", NEURAL, ids=str)
+@pytest.mark.parametrize(("backend", "family"), dear(NEURAL, 0), ids=str)
 def test_a_nan_in_the_state_stays(backend: Backend, family: Family):
     sample = soft(family)
     sample.state.strengths[1] = np.nan
@@ -138,7 +138,7 @@ def test_a_nan_in_the_state_stays(backend: Backend, family: Family):
         assert np.isnan(read).all()
 
 
-@pytest.mark.parametrize("family", NEURAL, ids=str)
+@pytest.mark.parametrize(("backend", "family"), dear(NEURAL, 0), ids=str)
 def test_a_nan_strength_of_a_verb(backend: Backend, family: Family):
     module, ends = backend.module(family.name), ("_top", "_bottom") if family is NEURAL_DEQUE else ("",)
     for end in ends:
@@ -246,7 +246,7 @@ def test_resize(backend: Backend, family: Family, elements: list[float], values:
     assert rows(backend, state) == [values, strengths]
 
 
-@pytest.mark.parametrize("family", NEURAL, ids=str)
+@pytest.mark.parametrize(("backend", "family"), dear(NEURAL, 0), ids=str)
 def test_a_pop_of_more_than_is_there(backend: Backend, family: Family):
     module = backend.module(family.name)
     end = "_bottom" if family is NEURAL_DEQUE else ""
@@ -298,10 +298,15 @@ def test_actions(backend: Backend, family: Family):
 DTYPES = [("float16", "float32"), ("bfloat16", "float32"), ("float32", "float64"), ("float64", "float16")]
 
 
-@pytest.mark.parametrize(("values", "strengths"), DTYPES)
 @pytest.mark.parametrize(
-    "case",
-    [Case(family, verb) for family in NEURAL for verb in family.verbs if FULL or verb.name == "step"],
+    ("values", "strengths", "backend", "case"),
+    [
+        (values, strengths, backend, Case(family, verb))
+        for turn, (values, strengths) in enumerate(DTYPES)
+        for backend, family in dear(NEURAL, turn % 3)
+        for verb in family.verbs
+        if FULL or verb.name == "step"
+    ],
     ids=str,
 )
 def test_strengths_of_a_dtype_of_their_own(backend: Backend, case: Case, values: str, strengths: str):

@@ -8,7 +8,7 @@ import torch
 from diffstack import jax_impl, torch_impl
 from diffstack.actions import NOOP, POP, PUSH
 from diffstack.plot import plot_trace
-from families import FAMILIES
+from families import FAMILIES, FULL, NEURAL_DEQUE, NONDETERMINISTIC, POINTER
 
 CODES = [PUSH, PUSH, POP, NOOP, PUSH]
 ELEMENTS = np.arange(10, dtype=np.float32).reshape(5, 2) + 1
@@ -27,12 +27,23 @@ def kept(name):
     return next(family for family in FAMILIES if family.name == name).kept(ELEMENTS)
 
 
-@pytest.fixture(params=[(jax_impl, jnp.asarray), (torch_impl, torch.tensor)], ids=["jax", "torch"])
-def implementation(request):
-    return request.param
+IMPLEMENTATIONS = {"jax": (jax_impl, jnp.asarray), "torch": (torch_impl, torch.tensor)}
 
 
-@pytest.mark.parametrize("name", [family.name for family in FAMILIES if family.strengths])
+def drawn(names, jax_takes):
+    """Implementation and family: PyTorch with all of them, and JAX with one but for the full product."""
+    return pytest.mark.parametrize(
+        ("implementation", "name"),
+        [
+            pytest.param(each, name, id=f"{framework}-{name}")
+            for framework, each in IMPLEMENTATIONS.items()
+            for name in names
+            if FULL or framework == "torch" or name == jax_takes
+        ],
+    )
+
+
+@drawn([family.name for family in FAMILIES if family.strengths], "neural_deque")
 def test_pile_is_as_high_as_the_strengths(implementation, name):
     figure = _trace(*implementation, name)
     heights = np.zeros(5)
@@ -41,8 +52,9 @@ def test_pile_is_as_high_as_the_strengths(implementation, name):
     np.testing.assert_array_equal(heights, [1, 2, 1, 1, 2])
 
 
-def test_an_automaton_shows_its_tops_and_what_it_attends_to(implementation):
-    figure = _trace(*implementation, "nondeterministic")
+@drawn(["nondeterministic"], "nondeterministic")
+def test_an_automaton_shows_its_tops_and_what_it_attends_to(implementation, name):
+    figure = _trace(*implementation, name)
     tops, attention = (axes.images[0].get_array() for axes in figure.axes[:2])
     np.testing.assert_array_equal(tops, np.ones((1, 5)))
     # The newest push is at the top, and the bottom below all pushes.
@@ -51,7 +63,7 @@ def test_an_automaton_shows_its_tops_and_what_it_attends_to(implementation):
     np.testing.assert_array_equal(attention, expected)
 
 
-@pytest.mark.parametrize("name", [family.name for family in FAMILIES if not family.grows])
+@drawn([family.name for family in FAMILIES if not family.grows], "pointer")
 def test_contents_have_the_top_at_the_top(implementation, name):
     figure = _trace(*implementation, name)
     shown = figure.axes[1].images[0].get_array()
@@ -60,14 +72,15 @@ def test_contents_have_the_top_at_the_top(implementation, name):
     np.testing.assert_allclose(shown[1, [1, 4]], lengths[[0, 0]], rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", [family.name for family in FAMILIES if len(family.ends) == 1])
+@drawn([family.name for family in FAMILIES if len(family.ends) == 1], "neural_queue")
 def test_reads_stand_below(implementation, name):
     figure = _trace(*implementation, name)
     order = [0, 0, 1, 1, 1] if name == "neural_queue" else [0, 1, 0, 0, 4]
     np.testing.assert_array_equal(figure.axes[2].images[0].get_array(), kept(name)[order].T)
 
 
-@pytest.mark.parametrize("name", [family.name for family in FAMILIES])
+# Of contents, a pile and an automaton.
+@pytest.mark.parametrize("name", [f.name for f in FAMILIES if FULL or f in (POINTER, NEURAL_DEQUE, NONDETERMINISTIC)])
 def test_pictures_are_drawn(name, tmp_path):
     _trace(torch_impl, torch.tensor, name).savefig(tmp_path / "trace.png")
     assert (tmp_path / "trace.png").stat().st_size > 10_000

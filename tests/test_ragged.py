@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from backends import TORCH, Backend, assert_close
-from families import FAMILIES, FULL, NEURAL_STACK, POINTER, SCANS, Case, Family, Size, by_turns, floats, is_floating
+from backends import BACKENDS, TORCH, Backend, assert_close, dear
+from families import FAMILIES, FULL, SCANS, Case, Family, Size, by_turns, floats, is_floating
 
 LENGTHS = np.array([0, 3, 5, 3])
 SIZE = Size(5, 3, (2,), (4,))
@@ -36,8 +36,11 @@ def padded(array: Any, like: Any) -> Any:
     return np.concatenate([array, np.zeros_like(array, shape=(len(like) - len(array), *array.shape[1:]))])
 
 
+# Of JAX each family by one of the methods; by the other one test_gradients_are_those_of_each_sequence_alone has two.
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("case", SCANS, ids=str)
+@pytest.mark.parametrize(
+    ("backend", "case"), [(b, c) for b in BACKENDS for c in (SCANS if b is TORCH else by_turns(SCANS, 1))], ids=str
+)
 def test_values_are_those_of_the_oracle(backend: Backend, case: Case):
     arguments = poisoned(case)
     scan = backend.module(case.family.name).scan
@@ -52,27 +55,30 @@ def test_values_are_those_of_the_oracle(backend: Backend, case: Case):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("family", FAMILIES, ids=str)
+@pytest.mark.parametrize(
+    ("backend", "family"),
+    dear(FAMILIES, 0),
+    ids=str,
+)
 def test_gradients_are_those_of_each_sequence_alone(backend: Backend, family: Family):
-    """By the loop; the other method has the loop's. JAX has those of two families; parity compares it with PyTorch."""
+    """By the loop, which is PyTorch's, or with the full product each framework's; the other method has the loop's."""
     first, *others = (case for case in SCANS if case.family is family)
     arguments, generator = poisoned(first), np.random.default_rng(3)
     # The results have the shapes of those of whole sequences.
     cotangents = [generator.normal(size=each.shape) for each in floats(first.values(SIZE))]
 
-    def gradients(case: Case) -> list[Any]:
+    def gradients(case: Case, backend: Backend = backend) -> list[Any]:
         def run(*arguments: Any) -> Any:
             scan = backend.module(family.name).scan
             return scan(*arguments, lengths=backend.array(LENGTHS), **case.options)
 
         return backend.outcome(run, backend.arrays(arguments, family), cotangents)[1]
 
-    ours = gradients(first)
+    ours = gradients(first, backend if FULL else TORCH)
     for theirs in map(gradients, others):
         for actual, expected in zip(theirs, ours, strict=True):
             np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-12)
-    lengths = (3, 5) if FULL or backend is TORCH else (3,) if family in (POINTER, NEURAL_STACK) else ()
-    for length in lengths:
+    for length in (3, 5) if FULL or backend is TORCH else ():
         # The sequences of one length, as a batch without padding.
         where = np.flatnonzero(length == LENGTHS)
         state, *sequences = jax.tree.map(lambda leaf, w=where: leaf[w], arguments)
@@ -89,7 +95,7 @@ def test_gradients_are_those_of_each_sequence_alone(backend: Backend, family: Fa
             assert not rest.any()
 
 
-@pytest.mark.parametrize("case", by_turns(SCANS, 0), ids=str)
+@pytest.mark.parametrize(("backend", "case"), dear(by_turns(SCANS, 0), 1), ids=str)
 def test_lengths_without_a_batch(backend: Backend, case: Case):
     """A Python number will do, and one that is too large or below 0 counts as T or 0."""
     arguments = backend.arrays(case.arguments(Size(5, 3, (2,)), dtype=np.float32), case.family)

@@ -18,21 +18,22 @@ from diffstack.tasks import TASKS
 from diffstack.training import LOG, Row, done, run
 
 ROOT = Path(__file__).parent.parent
-SMALL: dict[str, Any] = {"hidden": 6, "embedding": 5, "lengths": (1, 4), "testing": (5, 6), "batch": 4, "tests": 3}
+SMALL: dict[str, Any] = {"hidden": 6, "embedding": 5, "lengths": (1, 3), "testing": (4, 5), "batch": 4, "tests": 3}
 RECIPES = {
     "rnn": Recipe(
         "reverse_string",
         (Stack("neural_stack", 3), Stack("superposition", 2)),
         cell="rnn",
         dtype="float64",
-        steps=100,
-        check=50,
+        rate=0.03,
+        steps=30,
+        check=15,
         penalty=0.05,
         hardening=60,
         seeds=(0, 3),
         schedule="cosine",
         warmup=5,
-        curriculum=20,
+        curriculum=10,
         **SMALL,
     ),
     "attention": Recipe(
@@ -41,10 +42,11 @@ RECIPES = {
         "attention",
         heads=2,
         dtype="float64",
-        steps=100,
-        check=50,
+        rate=0.03,
+        steps=40,
+        check=20,
         clip=0.1,
-        **(SMALL | {"lengths": (2, 8), "testing": (8, 10)}),
+        **(SMALL | {"lengths": (2, 6), "testing": (6, 8)}),
     ),
 }
 
@@ -77,7 +79,7 @@ def arrays(folder: Path) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("kind", RECIPES)
 def test_two_frameworks_learn_the_same(runs: Any, kind: str) -> None:
-    """From one start, over 100 steps: the losses, the parameters, and what Adam remembers."""
+    """From one start, over 30 steps or 40: the losses, the parameters, and what Adam remembers."""
     (ours, our_rows), (theirs, their_rows) = runs(kind, "jax"), runs(kind, "torch")
     np.testing.assert_allclose(losses(our_rows), losses(their_rows), rtol=0, atol=1e-9)
     assert our_rows[-1].loss < 0.9 * numpy_loss(kind)
@@ -97,29 +99,32 @@ def numpy_loss(kind: str) -> float:
 def test_a_run_goes_on(runs: Any, tmp_path: Path, first: str, second: str) -> None:
     """In the same framework to the same bits, and in the other one to rounding."""
     whole, rows = runs("rnn", second)
-    half = dataclasses.replace(RECIPES["rnn"], steps=100)
     stopped = []
 
     def stop(done: int, total: int, loss: float, latest: Any) -> None:
         stopped.append(done)
-        if done == 60:
+        # After a check, and before the next one.
+        if done == 18:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(half, tmp_path, backend=first, progress=stop)
-    resumed = run(half, tmp_path, backend=second, resume=True)
+        run(RECIPES["rnn"], tmp_path, backend=first, progress=stop)
+    resumed = run(RECIPES["rnn"], tmp_path, backend=second, resume=True)
     same = first == second
     np.testing.assert_allclose(losses(resumed), losses(rows), rtol=0, atol=0 if same else 1e-9)
     theirs = arrays(whole)
     for name, each in arrays(tmp_path).items():
         np.testing.assert_allclose(each, theirs[name], rtol=0, atol=0 if same else 1e-9, err_msg=name)
     # Nothing is left over, and the log is that of the whole run.
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-100", "config.json", LOG]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-30", "config.json", LOG]
     assert len((tmp_path / LOG).read_text().splitlines()) == 1 + len(rows)
 
 
 def test_a_checkpoint_survives_a_kill(tmp_path: Path) -> None:
-    """Fifty writers are killed at some moment; each time what is there is whole, and the next one goes on from it."""
+    """Fifty writers are killed at some moment; each time what is there is whole, and the next one goes on from it.
+
+    On a busy machine there are more of them, until one has written something.
+    """
     program = """
 import os, random, signal, sys, time
 from pathlib import Path
@@ -128,7 +133,7 @@ from diffstack import _checkpoints
 folder, rng = Path(sys.argv[1]), random.Random(0)
 _checkpoints.save(folder, 0, [{"x": np.zeros(1000)}], {"step": 0})
 reached = []
-for _ in range(50):
+while len(reached) < 50 or not reached[-1]:
     step, arrays, state = _checkpoints.load(folder)
     assert state == {"step": step} and (arrays[0]["x"] == step).all() and arrays[0]["x"].shape == (1000,)
     reached.append(step)
@@ -202,11 +207,11 @@ def test_rates_lengths_and_penalties_of_a_step() -> None:
 
 def test_a_run_does_not_go_back(runs: Any) -> None:
     folder, _ = runs("attention", "torch")
-    with pytest.raises(ValueError, match=r"^steps: expected at least 100, which the run in .* has taken, got 99"):
-        run(dataclasses.replace(RECIPES["attention"], steps=99), folder, backend="torch", resume=True)
+    with pytest.raises(ValueError, match=r"^steps: expected at least 40, which the run in .* has taken, got 39"):
+        run(dataclasses.replace(RECIPES["attention"], steps=39), folder, backend="torch", resume=True)
     with pytest.raises(ValueError, match=r"^backend: expected one of 'jax', 'torch', got 'tensorflow'"):
         run(RECIPES["attention"], folder, backend="tensorflow")
-    assert json.loads((folder / "config.json").read_text())["steps"] == 100
+    assert json.loads((folder / "config.json").read_text())["steps"] == 40
 
 
 def test_a_recipe_is_text() -> None:
@@ -244,7 +249,6 @@ def test_a_bad_recipe_is_refused(change: dict[str, Any], error: str) -> None:
     [
         *((family, "torch") for family in ("superposition", "pointer", "neural_stack", "neural_queue", "neural_deque")),
         ("superposition", "jax"),
-        ("neural_stack", "jax"),
     ],
 )
 def test_a_hard_program_is_the_soft_one_with_hard_actions(tmp_path: Path, family: str, backend: str) -> None:

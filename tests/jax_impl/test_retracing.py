@@ -12,7 +12,7 @@ import pytest
 from backends import JAX
 from diffstack.actions import NOOP, POP, PUSH
 from diffstack.jax_impl import discrete, inverse, pointer
-from families import CASES, FAMILIES, SMALL, STEP, Family
+from families import CASES, FAMILIES, NEURAL_QUEUE, SMALL, STEP, Family, product
 
 
 @pytest.fixture
@@ -40,8 +40,9 @@ def only_once(compiled: list[str], first: Callable[[], Any], *again: Callable[[]
         assert compiled == []
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=str)
+@pytest.mark.parametrize("family", product(*FAMILIES) or (NEURAL_QUEUE,), ids=str)
 def test_verbs(family: Family, compiled: list[str]):
+    """Of one family; the sequences of all of them are below."""
     cases = [case for case in CASES if case.family is family]
     arguments = [JAX.arguments(case, SMALL if case.method else STEP, dtype=np.float32) for case in cases]
     others = jax.tree.map(lambda leaf: leaf * 1, arguments)

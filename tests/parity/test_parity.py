@@ -14,9 +14,8 @@ from diffstack.families import FAMILIES
 from families import FULL
 
 SMALL = [parity.Size(1, 1, 1), parity.Size(2, 3, 1)]
-# Ten steps are one chunk of a controller, and of an automaton two, without a rest that would compile once more.
+# Ten steps are one chunk of a controller.
 MIDDLE = parity.Size(10, 7, 3)
-LONG = parity.Size(64, 7, 3)
 LENGTHS = [parity.Size(time, 7, 3) for time in (2, 13, 64, 257)]
 
 
@@ -38,32 +37,58 @@ DEVICES = [
 ]
 
 
+# An automaton, whose chunks have five steps, takes one of them.
+SHORT = parity.Size(5, 4, 2)
+
+
+def wanted(what: str, kind: str, place: int, case: parity.Case) -> bool:
+    """Whether `make test` takes a case of a family, the `place`th: one of each kind, by turns.
+
+    The kind is that of a layer, or a method, hard or soft. What other files judge in both frameworks is not taken here:
+    `test_ties.py` has the ties of strengths, `test_definition.py` the other verbs, `test_ragged.py` the other lengths,
+    `test_layers.py` the layers of other families, `test_reversal.py` the reversals.
+    """
+    family, hard = list(FAMILIES.values())[place], case.lossless
+    by_turns = family.methods[place % len(family.methods)] in kind
+    hard_or_soft = hard or not family.action
+    return {
+        # Hard actions are ties. The gradients of parallel forms are compared with PyTorch's loop in test_methods.py.
+        "scan": hard_or_soft and by_turns
+        if not family.strengths
+        else not hard and "sequential" in kind and family.name != "neural_deque",
+        "ragged": by_turns and hard_or_soft and place % 3 == 1,
+        "runs": by_turns and hard_or_soft,
+        "verbs": not (hard and family.action) and place % 3 > 0,
+        # A gradient goes through a vmap from outside; mostly that of the loop, for test_controller.py has the chunks.
+        "unroll": ("chunked" in kind) == (family.name == "superposition")
+        and (hard_or_soft if place % 4 > 1 else not (hard and family.action)),
+        "reverse": family.name == "superposition",
+        "StackRNN": family.name == "neural_queue",
+        "StackAttention": family.name == "neural_deque",
+        "StackTrans": True,
+    }[what]
+
+
 def chosen() -> list[Any]:
-    """Every kind of case once, over modes, dtypes and lengths by turns; or the whole product when it is asked for."""
+    """A case of every kind for every family, over modes, dtypes and lengths by turns; or the whole product."""
     if FULL:
         runs = [(case, case.modes, parity.DTYPES, case.lossless) for case in parity.cases([*SMALL, *LENGTHS])]
     else:
         runs, places = [], list(FAMILIES)
-        both = zip(parity.cases([MIDDLE]), parity.cases([LONG]), strict=True)
-        for turn, (middle, long) in enumerate(both):
-            family, what = middle.name.replace(",", "").split()[:2]
-            methods = FAMILIES[family].methods
-            if what == "unroll":
-                # Only here does a gradient go through a vmap from outside: by both methods, and by turns hard and soft.
-                first = middle.lossless == ("chunked" in middle.name)
-                if not FAMILIES[family].action or first == (places.index(family) % 2 == 0):
-                    runs.append((middle, ["vmapped"], ["float64"], False))
+        for each in zip(*(parity.cases([size]) for size in (SHORT, MIDDLE)), strict=True):
+            short, case = each
+            family, what, *kind = case.name.replace(",", "").split()
+            if not wanted(what, " ".join(kind), places.index(family), case):
                 continue
-            # Of what has methods, one by turns; the ragged cases at ties alone.
-            if what in ("scan", "runs", "ragged") and methods[places.index(family) % len(methods)] not in middle.name:
-                continue
-            if what == "ragged" and not middle.lossless:
-                continue
-            dtypes = ("bfloat16", "float32", "float16") if middle.lossless else ("float32", "float64")
-            dtypes = ("float64",) if middle.feeds_back else dtypes
-            case = long if " scan parallel, soft" in middle.name else middle
-            bits = middle.lossless and what == "scan"
-            runs.append((case, [case.modes[turn % len(case.modes)]], [dtypes[turn % len(dtypes)]], bits))
+            case = short if FAMILIES[family].automaton else case
+            turn = len(runs)
+            dtypes = ("bfloat16", "float32", "float16") if case.lossless else ("float64", "float32")
+            modes = case.modes
+            if case.feeds_back or what == "unroll":
+                dtypes, modes = ("float64",), ("vmapped",)
+            # The bits of all families are in test_lossless.py.
+            bits = case.lossless and what == "scan" and not FAMILIES[family].automaton
+            runs.append((case, [modes[turn % len(modes)]], [dtypes[turn % len(dtypes)]], bits))
     return [
         pytest.param(
             case._replace(modes=tuple(modes)),
