@@ -73,6 +73,15 @@ def test_the_page_of_the_command_is_what_the_command_says():
     assert command.PAGE.read_text(encoding="utf-8") == command.page(), "run python docs/tools/command.py"
 
 
+def test_the_pictures_show_what_the_stacks_did():
+    pictures = tool("pictures")
+    index, buffer = (axes.images[0].get_array() for axes in pictures.buffer_and_index().axes)
+    assert index.argmax(0).tolist() == [0, 1, 2, 3, 2, 1, 2]
+    assert buffer[:, -1].tolist() == [1, 4, 3, 0]
+    _, second = (axes.images[0].get_array() for axes in pictures.reversal().axes)
+    assert second[:, -1].tolist() == [4, 3, 2, 1]
+
+
 @pytest.mark.parametrize(
     ("page", "bad"),
     [

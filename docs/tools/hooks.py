@@ -3,6 +3,7 @@
 - **Formulae** are written as GitHub shows them too, $`s_t`$ in a line and blocks that are fenced as `math`. They become
   MathML here, which browsers draw by themselves, so that a page loads no script for them.
 - **Links that leave this folder**, to a script of `examples/` for instance, lead to a page with the text of that file.
+- **Pictures** lead to themselves, in their own size.
 - **`include`** in the head of a page names the file whose text it shows, such as CONTRIBUTING.md, and **`files`** lists
   the JSON files of its folder.
 """
@@ -25,6 +26,7 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[2]
 LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 CODE = re.compile(r"^( *)(`{3,}).*?^\1\2|`[^`\n]+`", re.MULTILINE | re.DOTALL)
+PICTURE = re.compile(r'<p>(<img [^>]*src="([^"]+)"[^>]*>)</p>')
 # Files that have a page of their own.
 PAGES = {"CONTRIBUTING.md": "contribute.md", "CHANGELOG.md": "changelog.md", "README.md": "index.md"}
 
@@ -69,6 +71,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         parts += [LINK.sub(mended, markdown[end : code.start()]), code[0]]
         end = code.end()
     return "".join([*parts, LINK.sub(mended, markdown[end:])])
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """A picture of its own paragraph opens in its own size, which a phone needs."""
+    return PICTURE.sub(r'<p><a class="picture" href="\2">\1</a></p>', html)
 
 
 def _outside(markdown: str, uri: str) -> list[str]:
