@@ -32,7 +32,7 @@ def _section(name: str, command: Any) -> str:
     words = " ".join(["diffstack", name, *(_metavar(each) for each in arguments), *(["[OPTIONS]"] if options else [])])
     lines = [f"## diffstack {name}", "", f"`{words}`", "", " ".join(command.help.split()), ""]
     if arguments or options:
-        lines += ["| | what it is |", "|---|---|"]
+        lines += ["| argument | what it is |", "|---|---|"]
         lines += [f"| {_code(_metavar(each))} | {_about(each)} |" for each in arguments]
         lines += [f"| {_code(_flag(each))} | {_about(each)} |" for each in options]
         lines.append("")
