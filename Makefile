@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-fast test-all lint bench results dist check-install clean
+.PHONY: demo test test-fast test-all lint bench results docs dist check-install clean
 
 demo: .venv/installed
 	$(BIN)/diffstack demo --out demo
@@ -46,11 +46,22 @@ dist: .venv/installed
 check-install: dist
 	$(BIN)/python -m release
 
+# The pages as a site in site/, which loads nothing from elsewhere. It needs neither framework, so its .venv-docs is small.
+docs: .venv-docs/installed
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build
+	.venv-docs/bin/python docs/tools/check.py site
+
 clean:
-	rm -rf .venv demo dist
+	rm -rf .venv .venv-docs demo dist site
 
 .venv/installed: pyproject.toml constraints.txt
 	@echo "Setting up .venv (this takes a minute or two, once)"
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+.venv-docs/installed: pyproject.toml constraints.txt
+	@echo "Setting up .venv-docs (this takes a minute, once)"
+	$(PYTHON) -m venv --clear .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[docs]"
 	@touch $@

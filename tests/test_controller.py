@@ -316,7 +316,7 @@ def test_strengths_that_are_not_strengths(backend: Backend, family: Family):
 
 
 def test_the_rule_of_auto(backend: Backend):
-    """As docs/controllers.md says it: 32 steps, and 1024 numbers in the stacks of one sequence."""
+    """As docs/understand/controllers.md says it: 32 steps, and 1024 numbers in the stacks of one sequence."""
     chunk = backend.module("_methods").chunk
 
     def taken(method: str, time: int, *stacks: tuple[str, int, int]) -> int | None:

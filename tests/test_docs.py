@@ -31,11 +31,13 @@ MODULES = sorted(
 # A shell command of a page runs if it is ours; what installs or downloads something does not.
 LEFT_OUT = re.compile(r"(git|cd|pip|python3? -m (pip|venv)|source) ")
 MAKE = f'make() {{ command make --directory {ROOT} --dry-run --assume-old .venv/installed "$@" > /dev/null; }}'
+# Blocks in the tabs of a page are indented.
+FENCES = re.compile(r"^ *```(?!text|math)\w", re.MULTILINE)
 BENCHMARKS = Typer()
 BENCHMARKS.command()(benchmarks)
 
 # As users run them.
-pytestmark = pytest.mark.usefixtures("standard_promotion")
+pytestmark = pytest.mark.usefixtures("standard_promotion", "unchecked")
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -50,7 +52,9 @@ def test_docstrings(name: str):
 def test_pages(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     document = Sybil([PythonCodeBlockParser(), CodeBlockParser("sh", run_commands)]).parse(page)
-    for example in document.examples():
+    examples = list(document.examples())
+    assert len(examples) == len(FENCES.findall(page.read_text(encoding="utf-8"))), "a block that does not run"
+    for example in examples:
         example.evaluate()
 
 

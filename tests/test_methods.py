@@ -156,7 +156,7 @@ def test_what_is_chosen(backend: Backend):
 
 @pytest.mark.parametrize("family", SOFT, ids=str)
 def test_the_thresholds_of_auto(backend: Backend, family: Family):
-    """As docs/parallel.md says them: steps, and in JAX the numbers in a buffer."""
+    """As docs/understand/parallel.md says them: steps, and in JAX the numbers in a buffer."""
     if backend is TORCH:
         shortest = 8 if family is NEURAL_QUEUE else 16
         cases = [((shortest - 1, 1), "sequential"), ((shortest, 1), "parallel")]

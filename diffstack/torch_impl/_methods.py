@@ -1,7 +1,7 @@
 """The rule of `method="auto"`: from how many steps on the parallel form is the faster one, by family.
 
-The thresholds were measured forward and backward on a CPU; docs/parallel.md says how. They are of shapes alone, so that
-a function and its gradient compute the same forward pass.
+The thresholds were measured forward and backward on a CPU; docs/understand/parallel.md says how. They are of shapes
+alone, so that a function and its gradient compute the same forward pass.
 """
 
 import math

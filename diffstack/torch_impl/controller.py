@@ -89,7 +89,7 @@ def unroll(
             above T as T. Carry and states stay as they are after a sequence's end, where outputs are zero; every leaf
             of the carry then has the batch axes first.
         method: "sequential" is the loop over `step`; "chunked" takes a chunk of steps at a time. "auto" takes the
-            faster one, by the rule in docs/controllers.md.
+            faster one, by the rule in docs/understand/controllers.md.
         starts_empty: promise that every stack starts empty, as `empty` makes it, which saves time and memory. No
             gradient reaches the states then. What is not traced is checked on a CPU.
         final_states: False where the states after the last step are not wanted, which saves time and memory.

@@ -254,7 +254,8 @@ def scan(
             without its padding.
         method: "sequential" runs `step` T times; "parallel" takes the sequence in chunks, one pop and one read of all
             slots each. They agree to rounding, also in the gradients at ties. With "parallel", an element that is
-            not finite may also spoil the reads before it. "auto" takes the faster one, by the rule in docs/parallel.md.
+            not finite may also spoil the reads before it. "auto" takes the faster one, by the rule in
+            docs/understand/parallel.md.
 
     Example:
         >>> import torch

@@ -256,7 +256,8 @@ def scan(
             without its padding.
         method: "sequential" runs `step` T times; "parallel" takes the sequence in chunks, a few matrix products each.
             They agree to rounding, and in the bits of what hard actions read. With "parallel", an element that is not
-            finite may also spoil the reads before it. "auto" takes the faster one, by the rule in docs/parallel.md.
+            finite may also spoil the reads before it. "auto" takes the faster one, by the rule in
+            docs/understand/parallel.md.
 
     Example:
         >>> import torch
