@@ -90,6 +90,8 @@ def check(environment: Environment, python: Path, wheel: Path, folder: Path) -> 
     (folder / "constraints.txt").write_text("".join(f"{n}=={v}\n" for n, v in environment.constraints.items()))
     bin = folder / "environment" / "bin"
     install = [bin / "python", "-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check"]
+    # What is set for this tree is not for them: a newer XLA ends at a flag that it does not know.
+    own = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "XLA_FLAGS")}
     wanted = f"diffstack[{','.join(environment.extras)}] @ {wheel.as_uri()}"
     for command in (
         [python, "-m", "venv", bin.parent],
@@ -98,7 +100,7 @@ def check(environment: Environment, python: Path, wheel: Path, folder: Path) -> 
         # `-I`: nothing of this folder is imported.
         [bin / "python", "-I", ROOT / "release" / "smoke.py", *environment.extras],
     ):
-        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=own, check=False)
         if done.returncode:
             return f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}"
     print(done.stdout, end="", flush=True)

@@ -71,11 +71,10 @@ def test_the_source_distribution_has_what_its_tests_and_pages_need(sdist: dict[s
     folders = tracked("diffstack", "tests", "benchmarks", "results", "release", "docs", "examples")
     assert {name: sdist.get(name) for name in folders} == folders
     pages = [path.name for path in ROOT.glob("*.md")]
-    for name in [*pages, "LICENSE", "CITATION.cff", "Makefile", "constraints.txt", "pyproject.toml"]:
+    others = ["LICENSE", "CITATION.cff", "Makefile", "constraints.txt", "mkdocs.yml", "pyproject.toml"]
+    for name in [*pages, *others]:
         assert sdist[name] == (ROOT / name).read_bytes()
-    assert sdist.keys() - folders.keys() - set(pages) == {
-        *("LICENSE", "CITATION.cff", "Makefile", "constraints.txt", "pyproject.toml", ".gitignore", "PKG-INFO"),
-    }
+    assert sdist.keys() - folders.keys() - set(pages) == {*others, ".gitignore", "PKG-INFO"}
 
 
 def test_the_metadata_is_that_of_the_project(metadata: Message):
