@@ -398,7 +398,7 @@ def test_all_families_at_once(backend: Backend):
         (b, f)
         for b in BACKENDS
         for f in FAMILIES
-        if FULL or f in COMPILED or (b is TORCH and f in (SUPERPOSITION, NEURAL_DEQUE, NONDETERMINISTIC))
+        if FULL or f in (COMPILED if b is JAX else (SUPERPOSITION, NEURAL_DEQUE, NONDETERMINISTIC))
         if not f.only_moves
     ],
     ids=str,

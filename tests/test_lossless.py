@@ -18,6 +18,7 @@ from families import (
     FULL,
     METHODS,
     NEURAL_DEQUE,
+    NEURAL_QUEUE,
     NONDETERMINISTIC,
     POINTER,
     SUPERPOSITION,
@@ -32,7 +33,12 @@ pytestmark = pytest.mark.bits
 TIME = SLOTS = 10
 ELEMENT = (1,)
 # By the other one, test_pointer.py has the bits of the pointer, and test_definition.py the last place of the others.
-ONE = {POINTER: ["sequential"], NEURAL_DEQUE: ["sequential"], NONDETERMINISTIC: ["parallel"]}
+ONE = {
+    POINTER: ["sequential"],
+    NEURAL_QUEUE: ["parallel"],
+    NEURAL_DEQUE: ["sequential"],
+    NONDETERMINISTIC: ["parallel"],
+}
 WITH_PUSH = [family for family in FAMILIES if {"push", "pop"} <= {verb.name for verb in family.verbs}]
 
 

@@ -16,6 +16,7 @@ from diffstack._layers import Stack
 from diffstack.recipes import Recipe, hardened, numbers
 from diffstack.tasks import TASKS
 from diffstack.training import LOG, Row, done, run
+from families import product
 
 ROOT = Path(__file__).parent.parent
 SMALL: dict[str, Any] = {"hidden": 6, "embedding": 5, "lengths": (1, 3), "testing": (4, 5), "batch": 4, "tests": 3}
@@ -249,6 +250,7 @@ def test_a_bad_recipe_is_refused(change: dict[str, Any], error: str) -> None:
     [
         *((family, "torch") for family in ("superposition", "pointer", "neural_stack", "neural_queue", "neural_deque")),
         ("superposition", "jax"),
+        *product(("neural_stack", "jax")),
     ],
 )
 def test_a_hard_program_is_the_soft_one_with_hard_actions(tmp_path: Path, family: str, backend: str) -> None:

@@ -60,7 +60,8 @@ def wanted(what: str, kind: str, place: int, case: parity.Case) -> bool:
         "runs": by_turns and hard_or_soft,
         "verbs": not (hard and family.action) and place % 3 > 0,
         # A gradient goes through a vmap from outside; mostly that of the loop, for test_controller.py has the chunks.
-        "unroll": ("chunked" in kind) == (family.name == "superposition")
+        "unroll": not family.automaton
+        and ("chunked" in kind) == (family.name == "superposition")
         and (hard_or_soft if place % 4 > 1 else not (hard and family.action)),
         "reverse": family.name == "superposition",
         "StackRNN": family.name == "neural_queue",
