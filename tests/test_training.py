@@ -26,9 +26,8 @@ RECIPES = {
         (Stack("neural_stack", 3), Stack("superposition", 2)),
         cell="rnn",
         dtype="float64",
-        rate=0.03,
-        steps=30,
-        check=15,
+        steps=100,
+        check=50,
         penalty=0.05,
         hardening=60,
         seeds=(0, 3),
@@ -43,13 +42,14 @@ RECIPES = {
         "attention",
         heads=2,
         dtype="float64",
-        rate=0.03,
-        steps=40,
-        check=20,
+        steps=100,
+        check=50,
         clip=0.1,
         **(SMALL | {"lengths": (2, 6), "testing": (6, 8)}),
     ),
 }
+
+SHORT = dataclasses.replace(RECIPES["rnn"], steps=30, check=15)
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -62,7 +62,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Any:
     @cache
     def of(kind: str, backend: str) -> tuple[Path, list[Row]]:
         path = folder / f"{kind}-{backend}"
-        return path, run(RECIPES[kind], path, backend=backend)
+        return path, run(RECIPES.get(kind, SHORT), path, backend=backend)
 
     return of
 
@@ -80,7 +80,7 @@ def arrays(folder: Path) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("kind", RECIPES)
 def test_two_frameworks_learn_the_same(runs: Any, kind: str) -> None:
-    """From one start, over 30 steps or 40: the losses, the parameters, and what Adam remembers."""
+    """From one start, over 100 steps: the losses, the parameters, and what Adam remembers."""
     (ours, our_rows), (theirs, their_rows) = runs(kind, "jax"), runs(kind, "torch")
     np.testing.assert_allclose(losses(our_rows), losses(their_rows), rtol=0, atol=1e-9)
     assert our_rows[-1].loss < 0.9 * numpy_loss(kind)
@@ -99,7 +99,7 @@ def numpy_loss(kind: str) -> float:
 @pytest.mark.parametrize("first", ["jax", "torch"])
 def test_a_run_goes_on(runs: Any, tmp_path: Path, first: str, second: str) -> None:
     """In the same framework to the same bits, and in the other one to rounding."""
-    whole, rows = runs("rnn", second)
+    whole, rows = runs("short", second)
     stopped = []
 
     def stop(done: int, total: int, loss: float, latest: Any) -> None:
@@ -109,8 +109,8 @@ def test_a_run_goes_on(runs: Any, tmp_path: Path, first: str, second: str) -> No
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(RECIPES["rnn"], tmp_path, backend=first, progress=stop)
-    resumed = run(RECIPES["rnn"], tmp_path, backend=second, resume=True)
+        run(SHORT, tmp_path, backend=first, progress=stop)
+    resumed = run(SHORT, tmp_path, backend=second, resume=True)
     same = first == second
     np.testing.assert_allclose(losses(resumed), losses(rows), rtol=0, atol=0 if same else 1e-9)
     theirs = arrays(whole)
@@ -208,11 +208,11 @@ def test_rates_lengths_and_penalties_of_a_step() -> None:
 
 def test_a_run_does_not_go_back(runs: Any) -> None:
     folder, _ = runs("attention", "torch")
-    with pytest.raises(ValueError, match=r"^steps: expected at least 40, which the run in .* has taken, got 39"):
-        run(dataclasses.replace(RECIPES["attention"], steps=39), folder, backend="torch", resume=True)
+    with pytest.raises(ValueError, match=r"^steps: expected at least 100, which the run in .* has taken, got 99"):
+        run(dataclasses.replace(RECIPES["attention"], steps=99), folder, backend="torch", resume=True)
     with pytest.raises(ValueError, match=r"^backend: expected one of 'jax', 'torch', got 'tensorflow'"):
         run(RECIPES["attention"], folder, backend="tensorflow")
-    assert json.loads((folder / "config.json").read_text())["steps"] == 40
+    assert json.loads((folder / "config.json").read_text())["steps"] == 100
 
 
 def test_a_recipe_is_text() -> None:
