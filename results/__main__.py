@@ -60,6 +60,7 @@ def _outcome(row: Row, folder: Path) -> dict[str, Any]:
     return {
         "name": row.name,
         "metric": task.metric,
+        "goal": row.goal,
         "recipe": json.loads(row.recipe.as_json()),
         "steps": {seed: max(each.step for each in rows if each.seed == seed) for seed in row.recipe.seeds},
         "tests": tests,
@@ -79,12 +80,22 @@ def table(found: Sequence[dict[str, Any]]) -> str:
     ]
     for each in found:
         minutes = f"{each['minutes']['training']:.1f} + {each['minutes']['tests']:.1f}"
+        # The lines of a row say one thing each of what it is.
+        about = (each["name"], "lengths {} to {}".format(*each["recipe"]["lengths"]), _network(each["recipe"]))
         for i, test in enumerate(each["tests"]):
             scores = ", ".join(f"{score[each['metric']]:.3f}" for score in test["scores"])
-            name, rest = ("", ("", "")) if i else (each["name"], (minutes, each["paper"]))
+            first, rest = "".join(about[i : i + 1]), ("", "") if i else (minutes, each["paper"])
             there = f"{test['there']} of {len(test['scores'])}"
-            lines.append("| " + " | ".join((name, _named(test), scores, there, *rest)) + " |")
+            lines.append("| " + " | ".join((first, _named(test), scores, there, *rest)) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _network(recipe: dict[str, Any]) -> str:
+    names = [f"{stack['family']}:{stack['dim']}" for stack in recipe["stacks"]]
+    stacks = " and ".join(
+        f"{names.count(name)} of {name}" if names.count(name) > 1 else name for name in dict.fromkeys(names)
+    )
+    return f"{recipe['cell']} of {recipe['hidden']}, {stacks}"
 
 
 def _named(test: dict[str, Any]) -> str:
@@ -94,11 +105,24 @@ def _named(test: dict[str, Any]) -> str:
 
 
 def picture(found: Sequence[dict[str, Any]]) -> Figure:
-    """Every seed of every test as a dot, filled where its actions were hard."""
+    """Every seed of every test as a dot, filled where its actions were hard; cross entropies have their own panel."""
+    panels = [[each for each in found if (each["metric"] == "excess") == excess] for excess in (False, True)]
+    labels = (
+        "score of each seed: 1 is without a mistake",
+        "nats a symbol of each seed above the source; the line is the goal",
+    )
+    panels, labels = zip(*((some, label) for some, label in zip(panels, labels, strict=True) if some), strict=True)
+    heights = [sum(len(each["tests"]) for each in some) for some in panels]
+    figure = Figure(figsize=(10, 1 + 0.42 * sum(heights)), layout="constrained")
+    all_axes = figure.subplots(len(panels), height_ratios=heights, squeeze=False)[:, 0]
+    for axes, some, label in zip(all_axes, panels, labels, strict=True):
+        _dots(axes, some)
+        axes.set_xlabel(label)
+    return figure
+
+
+def _dots(axes: Any, found: Sequence[dict[str, Any]]) -> None:
     labels: list[str] = []
-    height = 1.5 + 0.45 * sum(len(each["tests"]) for each in found)
-    figure = Figure(figsize=(10, height), layout="constrained")
-    axes = figure.subplots()
     for each in found:
         for test in each["tests"]:
             scores = [score[each["metric"]] for score in test["scores"]]
@@ -106,12 +130,14 @@ def picture(found: Sequence[dict[str, Any]]) -> Figure:
             axes.scatter(scores, _apart(scores, len(labels)), s=40, clip_on=False, zorder=3, **fill)
             labels.append(f"{each['name']}, {_named(test)}")
     axes.set_yticks(range(len(labels)), labels)
-    axes.invert_yaxis()
-    axes.set_xlim(0, 1)
-    axes.set_xlabel("score of each seed: 1 is without a mistake")
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    if found[0]["metric"] == "excess":
+        axes.set_xlim(left=0)
+        axes.axvline(found[0]["goal"], color="#f28e2b", linestyle=":", linewidth=2)
+    else:
+        axes.set_xlim(0, 1)
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    return figure
 
 
 def _apart(scores: Sequence[float], place: int) -> list[float]:

@@ -39,7 +39,7 @@ def test_rows_are_trained_tested_and_written_down(tmp_path: Path, monkeypatch: p
     _, _, *lines = run()
     # The row that was there has not learned on, and no seed reaches what is above 1.
     assert (tmp_path / "easy" / "log.csv").read_text() == log
-    assert [line.split(" | ")[0] for line in lines] == ["| easy", "| ", "| hard", "| "]
+    assert [line.split(" | ")[0] for line in lines] == ["| easy", "| lengths 1 to 2", "| hard", "| lengths 1 to 2"]
     assert [line.split(" | ")[3] for line in lines] == ["2 of 2", "2 of 2", "0 of 2", "0 of 2"]
     assert (tmp_path / "results.png").stat().st_size > 0
     assert CliRunner().invoke(app, ["nothing"]).exit_code == 2
