@@ -141,7 +141,7 @@ ROWS = (
     _transduction("reversal", "neural_stack"),
     _transduction("copy", "neural_queue"),
     _transduction("reversal_deque", "neural_deque", steps=1000),
-    _transduction("copy_deque", "neural_deque", steps=1000),
+    _transduction("copy_deque", "neural_deque", batch=16, hardening=1500),
     _chomsky("reverse_string", steps=2000),
     _chomsky("stack_manipulation", steps=3000),
     _arithmetic(),
