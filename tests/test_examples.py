@@ -146,14 +146,14 @@ def test_an_automaton_written_by_hand_is_the_source_of_unmarked_strings(unmarked
 
 
 def test_more_steps_come_nearer_to_the_papers_source(unmarked: ModuleType):
-    kind = unmarked.KINDS["superposition"]
+    kind = unmarked.KINDS["nondeterministic"]
     model = kind.init(unmarked.jax.random.key(0))
     before, after = (
         unmarked.test_paper(kind, each, np.random.default_rng(0))
-        for each in (model, unmarked.go_on(kind, model, 30, 0))
+        for each in (model, unmarked.go_on(kind, model, 10, 0))
     )
-    # A guess among three is this far above the source, and nothing is below it.
-    assert before > 0.5 > after > 0
+    # Nothing is below the source.
+    assert before - 0.03 > after > 0
 
 
 @pytest.mark.parametrize("stack", ["nondeterministic", *product("superposition")])

@@ -87,9 +87,14 @@ class StackRNN:
     def init(self, key: Array, *, dtype: Any = jnp.float32) -> dict[str, Array]:
         """Random parameters, uniform as PyTorch draws them, with the biases of the pops where the stacks want them."""
         gates, seen = _layers.GATES[self.cell] * self.hidden, _layers.seen(self.inputs, self.stacks)
-        shapes: dict[str, tuple[int, ...]] = {"cell.weight_ih": (gates, seen), "cell.bias_ih": (gates,)}
-        if self.cell != "feedforward":
-            shapes |= {"cell.weight_hh": (gates, self.hidden), "cell.bias_hh": (gates,)}
+        shapes: dict[str, tuple[int, ...]] = {
+            "cell.weight_ih": (gates, seen),
+            "cell.weight_hh": (gates, self.hidden),
+            "cell.bias_ih": (gates,),
+            "cell.bias_hh": (gates,),
+        }
+        if self.cell == "feedforward":
+            del shapes["cell.weight_hh"], shapes["cell.bias_hh"]
         for i, stack in enumerate(self.stacks):
             for name, size in (("actions", stack.logits), ("vector", stack.ends * stack.dim)):
                 if size:
