@@ -229,6 +229,8 @@ def shown(metric: str) -> Iterator[Callable[[int, int, float, Sequence[Row]], No
         def update(done: int, total: int, loss: float, rows: Sequence[Row]) -> None:
             if not first:
                 first.append(done - 1)
+                if done > 1 and not silent:
+                    console.print(f"going on from step {done - 1}")
             speed = (done - first[0]) / (time.perf_counter() - began)
             bar.update(task, completed=done, total=total, description=f"loss {loss:.4f}, {speed:.1f} steps a second")
             for row in () if silent else rows:

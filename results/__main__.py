@@ -75,7 +75,7 @@ def _outcome(row: Row, folder: Path) -> dict[str, Any]:
 def table(found: Sequence[dict[str, Any]]) -> str:
     """The rows in Markdown: what each seed scored in each test."""
     lines = [
-        "| row | test | score of each seed | solved by | minutes | the paper |",
+        "| row; lengths in training; network | test | score of each seed | solved by | minutes to train + to test | the paper |",
         "|---|---|---|---|---|---|",
     ]
     for each in found:
@@ -83,11 +83,16 @@ def table(found: Sequence[dict[str, Any]]) -> str:
         # The lines of a row say one thing each of what it is.
         about = (each["name"], "lengths {} to {}".format(*each["recipe"]["lengths"]), _network(each["recipe"]))
         for i, test in enumerate(each["tests"]):
-            scores = ", ".join(f"{score[each['metric']]:.3f}" for score in test["scores"])
+            scores = ", ".join(_rounded(score[each["metric"]]) for score in test["scores"])
             first, rest = "".join(about[i : i + 1]), ("", "") if i else (minutes, each["paper"])
             there = f"{test['there']} of {len(test['scores'])}"
             lines.append("| " + " | ".join((first, _named(test), scores, there, *rest)) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _rounded(score: float) -> str:
+    """Three digits, or more where these would say that there is no mistake."""
+    return f"{score:.5f}" if 0.9995 <= score < 1 else f"{score:.3f}"
 
 
 def _network(recipe: dict[str, Any]) -> str:
