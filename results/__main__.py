@@ -74,10 +74,14 @@ def _outcome(row: Row, folder: Path) -> dict[str, Any]:
 
 def table(found: Sequence[dict[str, Any]]) -> str:
     """The rows in Markdown: what each seed scored in each test."""
-    lines = [
-        "| row; lengths in training; network | test | score of each seed | solved by | minutes to train + to test | the paper |",
-        "|---|---|---|---|---|---|",
-    ]
+    heads = (
+        "row, lengths in training, network",
+        "test",
+        "score of each seed",
+        "solved by",
+        "minutes to train + to test",
+    )
+    lines = [f"| {' | '.join(heads)} | the paper |", "|---|---|---|---|---|---|"]
     for each in found:
         minutes = f"{each['minutes']['training']:.1f} + {each['minutes']['tests']:.1f}"
         # The lines of a row say one thing each of what it is.

