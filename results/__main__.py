@@ -2,24 +2,27 @@
 
 import json
 import platform
+import re
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from matplotlib.figure import Figure
 from rich.console import Console
 
-from diffstack import cli, cli_training, evaluation, training
+from diffstack import _checkpoints, cli, cli_training, evaluation, training
+from diffstack.recipes import Recipe
 from diffstack.tasks import TASKS
-from results.rows import ROWS, Row
+from results.report import picture, table
+from results.rows import PROGRAMS, ROWS, SEEDS, Program, Row
 
-OUT = Path(__file__).parent / "runs"
+ROOT = Path(__file__).parents[1]
+OUT = ROOT / "results" / "runs"
 
 
 def main(
@@ -27,7 +30,7 @@ def main(
     out: Annotated[Path, typer.Option(help="A folder for runs, JSON, table and picture.", file_okay=False)] = OUT,
 ) -> None:
     """Train the recipes of the results, and test what they learned. What was stopped goes on; what is there stays."""
-    names = [row.name for row in ROWS]
+    names = [row.name for row in (*ROWS, *PROGRAMS)]
     for name in only or ():
         if name not in names:
             raise typer.BadParameter(f"one of {', '.join(names)}, not {name!r}", param_hint="ROW")
@@ -40,7 +43,12 @@ def main(
         if not only or row.name in only:
             console.print(f"{row.name}: {TASKS[row.recipe.task].title}")
             (out / f"{row.name}.json").write_text(json.dumps(_outcome(row, out / row.name), indent=1) + "\n")
-    found = [json.loads(path.read_text()) for row in ROWS if (path := out / f"{row.name}.json").exists()]
+    for program in PROGRAMS:
+        if not only or program.name in only:
+            console.print(f"{program.name}: {TASKS[program.name].title}")
+            outcome = _outcome_of_program(program, out / program.name, console)
+            (out / f"{program.name}.json").write_text(json.dumps(outcome, indent=1) + "\n")
+    found = [json.loads(path.read_text()) for name in names if (path := out / f"{name}.json").exists()]
     (out / "results.md").write_text(table(found))
     picture(found).savefig(out / "results.png")
     console.print(f"written to {out}", soft_wrap=True)
@@ -59,6 +67,7 @@ def _outcome(row: Row, folder: Path) -> dict[str, Any]:
         tests.append(each | {"scores": [score._asdict() for score in scores]})
     return {
         "name": row.name,
+        "about": ("lengths {} to {}".format(*row.recipe.lengths), _network(row.recipe)),
         "metric": task.metric,
         "goal": row.goal,
         "recipe": json.loads(row.recipe.as_json()),
@@ -66,93 +75,54 @@ def _outcome(row: Row, folder: Path) -> dict[str, Any]:
         "tests": tests,
         "minutes": {"training": rows[-1].seconds / 60, "tests": (time.perf_counter() - began) / 60},
         "paper": row.paper,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {name: version(name) for name in ("diffstack", "jax", "numpy")}
-        | {"python": platform.python_version()},
+        **_stamp(),
     }
 
 
-def table(found: Sequence[dict[str, Any]]) -> str:
-    """The rows in Markdown: what each seed scored in each test."""
-    heads = (
-        "row, lengths in training, network",
-        "test",
-        "score of each seed",
-        "solved by",
-        "minutes to train + to test",
-    )
-    lines = [f"| {' | '.join(heads)} | the paper |", "|---|---|---|---|---|---|"]
-    for each in found:
-        minutes = f"{each['minutes']['training']:.1f} + {each['minutes']['tests']:.1f}"
-        # The lines of a row say one thing each of what it is.
-        about = (each["name"], "lengths {} to {}".format(*each["recipe"]["lengths"]), _network(each["recipe"]))
-        for i, test in enumerate(each["tests"]):
-            scores = ", ".join(_rounded(score[each["metric"]]) for score in test["scores"])
-            first, rest = "".join(about[i : i + 1]), ("", "") if i else (minutes, each["paper"])
-            there = f"{test['there']} of {len(test['scores'])}"
-            lines.append("| " + " | ".join((first, _named(test), scores, there, *rest)) + " |")
-    return "\n".join(lines) + "\n"
+def _outcome_of_program(program: Program, folder: Path, console: Console) -> dict[str, Any]:
+    """Run a program for each seed for which it has not ended yet, and read what it says."""
+    folder.mkdir(exist_ok=True)
+    for seed in SEEDS:
+        said, began = folder / f"seed-{seed}.json", time.perf_counter()
+        if said.exists():
+            continue
+        words = [*program.words, "--seeds", str(seed), "--out", str(folder / f"seed-{seed}.png")]
+        with console.status(f"seed {seed}, some minutes"):
+            output = subprocess.run(
+                [sys.executable, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
+            ).stdout
+        found = re.findall(program.says, output)
+        console.print(f"seed {seed}: {found[-1]}")
+        seconds = time.perf_counter() - began
+        _checkpoints.write(said, json.dumps({"excess": float(found[-1]), "seconds": seconds}).encode())
+    scores = [json.loads((folder / f"seed-{seed}.json").read_text()) for seed in SEEDS]
+    there = sum(score["excess"] <= program.goal for score in scores)
+    test = {"lengths": (40, 80), "hard": False, "count": 256, "there": there, "scores": scores}
+    return {
+        "name": program.name,
+        "about": program.about,
+        "metric": "excess",
+        "goal": program.goal,
+        "command": " ".join(program.words),
+        "tests": [test],
+        "minutes": {"training": sum(score["seconds"] for score in scores) / 60, "tests": 0.0},
+        "paper": program.paper,
+        **_stamp(),
+    }
 
 
-def _rounded(score: float) -> str:
-    """Three digits, or more where these would say that there is no mistake."""
-    return f"{score:.5f}" if 0.9995 <= score < 1 else f"{score:.3f}"
-
-
-def _network(recipe: dict[str, Any]) -> str:
-    names = [f"{stack['family']}:{stack['dim']}" for stack in recipe["stacks"]]
+def _network(recipe: Recipe) -> str:
+    names = [f"{stack.family}:{stack.dim}" for stack in recipe.stacks]
     stacks = " and ".join(
         f"{names.count(name)} of {name}" if names.count(name) > 1 else name for name in dict.fromkeys(names)
     )
-    return f"{recipe['cell']} of {recipe['hidden']}, {stacks}"
+    return f"{recipe.cell} of {recipe.hidden}, {stacks}"
 
 
-def _named(test: dict[str, Any]) -> str:
-    shortest, longest = test["lengths"]
-    lengths = str(longest) if shortest == longest else f"{shortest} to {longest}"
-    return f"{lengths}, {'hard' if test['hard'] else 'soft'}"
-
-
-def picture(found: Sequence[dict[str, Any]]) -> Figure:
-    """Every seed of every test as a dot, filled where its actions were hard; cross entropies have their own panel."""
-    panels = [[each for each in found if (each["metric"] == "excess") == excess] for excess in (False, True)]
-    labels = (
-        "score of each seed: 1 is without a mistake",
-        "nats a symbol of each seed above the source; the line is the goal",
-    )
-    panels, labels = zip(*((some, label) for some, label in zip(panels, labels, strict=True) if some), strict=True)
-    heights = [sum(len(each["tests"]) for each in some) for some in panels]
-    figure = Figure(figsize=(10, 1 + 0.42 * sum(heights)), layout="constrained")
-    all_axes = figure.subplots(len(panels), height_ratios=heights, squeeze=False)[:, 0]
-    for axes, some, label in zip(all_axes, panels, labels, strict=True):
-        _dots(axes, some)
-        axes.set_xlabel(label)
-    return figure
-
-
-def _dots(axes: Any, found: Sequence[dict[str, Any]]) -> None:
-    labels: list[str] = []
-    for each in found:
-        for test in each["tests"]:
-            scores = [score[each["metric"]] for score in test["scores"]]
-            fill = {"facecolors": "#1f3b73" if test["hard"] else "none", "edgecolors": "#1f3b73"}
-            axes.scatter(scores, _apart(scores, len(labels)), s=40, clip_on=False, zorder=3, **fill)
-            labels.append(f"{each['name']}, {_named(test)}")
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.4, -0.6)
-    if found[0]["metric"] == "excess":
-        axes.set_xlim(left=0)
-        axes.axvline(found[0]["goal"], color="#f28e2b", linestyle=":", linewidth=2)
-    else:
-        axes.set_xlim(0, 1)
-    axes.grid(axis="x", alpha=0.3)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-
-
-def _apart(scores: Sequence[float], place: int) -> list[float]:
-    """Where dots lie around a place, so that none covers another that has nearly its score."""
-    near = [[other for other in range(len(scores)) if abs(scores[other] - score) < 0.02] for score in scores]
-    return [place + 0.15 * (some.index(i) - (len(some) - 1) / 2) for i, some in enumerate(near)]
+def _stamp() -> dict[str, Any]:
+    """When and with what."""
+    versions = {name: version(name) for name in ("diffstack", "jax", "numpy")} | {"python": platform.python_version()}
+    return {"date": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions}
 
 
 if __name__ == "__main__":

@@ -24,6 +24,17 @@ class Row(NamedTuple):
     paper: str
 
 
+class Program(NamedTuple):
+    """A row that a program of its own trains and tests, seed by seed; `says` finds the score in what it prints."""
+
+    name: str
+    words: tuple[str, ...]
+    says: str
+    about: tuple[str, ...]
+    goal: float
+    paper: str
+
+
 SEEDS = (0, 1, 2, 3, 4)
 
 
@@ -147,4 +158,16 @@ ROWS = (
     _arithmetic(),
     _language("marked_reversal", hidden=32, batch=16, rate=0.005, curriculum=1500, hardening=1500),
     _language("dyck_2"),
+)
+
+# Its network is an automaton, whose prediction depends on what the stack has become in the same step.
+PROGRAMS = (
+    Program(
+        "unmarked_reversal",
+        ("examples/unmarked_reversal.py", "--further", "100"),
+        r"on 40 to 80 symbols: ([\d.]+) there",
+        ("lengths 2 to 24, then 40 to 80, automaton with 3 states, 3 symbols",),
+        0.05,
+        "0.05 (DuSell & Chiang 2022)",
+    ),
 )

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 import results.__main__ as command
 from diffstack._layers import Stack
 from diffstack.recipes import Recipe
-from results.rows import ROWS, Row, Trial
+from results.rows import ROWS, Program, Row, Trial
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -20,7 +20,16 @@ def test_rows_are_trained_tested_and_written_down(tmp_path: Path, monkeypatch: p
     recipe = Recipe("reverse_string", (Stack("superposition", 2),), steps=2, check=2, seeds=(0, 1), **sizes)
     tests = (Trial((2, 2), False, 2), Trial((3, 4), True, 2))
     rows = tuple(Row(name, recipe, tests, goal, "1.00") for name, goal in (("easy", 0.0), ("hard", 1.1)))
+    program = Program(
+        "dyck_2",
+        ("-c", "print('first: 0.01 there, then: 0.05 there')"),
+        r": ([\d.]+) there",
+        ("as it is",),
+        0.05,
+        "0.05",
+    )
     monkeypatch.setattr(command, "ROWS", rows)
+    monkeypatch.setattr(command, "PROGRAMS", (program,))
     app = command.typer.Typer()
     app.command()(command.main)
 
@@ -36,10 +45,15 @@ def test_rows_are_trained_tested_and_written_down(tmp_path: Path, monkeypatch: p
     assert [(test["hard"], test["there"]) for test in written["tests"]] == [(False, 2), (True, 2)]
     assert not (tmp_path / "hard.json").exists()
     log = (tmp_path / "easy" / "log.csv").read_text()
-    _, _, *lines = run()
+    _, _, *lines, last = run()
+    assert last.startswith("| dyck_2, as it is | 40 to 80, soft | 0.050, 0.050, 0.050, 0.050, 0.050 | 5 of 5 | ")
+    # Its seeds are there, and do not run again.
+    monkeypatch.setattr(command, "PROGRAMS", (program._replace(words=("-c", "1/0")),))
+    assert run("dyck_2")[-1].split(" | ")[2] == last.split(" | ")[2]
     # The row that was there has not learned on, and no seed reaches what is above 1.
     assert (tmp_path / "easy" / "log.csv").read_text() == log
-    assert [line.split(" | ")[0] for line in lines] == ["| easy", "| lengths 1 to 2", "| hard", "| lengths 1 to 2"]
+    about = "| lengths 1 to 2, rnn of 4, superposition:2"
+    assert [line.split(" | ")[0] for line in lines] == ["| easy", about, "| hard", about]
     assert [line.split(" | ")[3] for line in lines] == ["2 of 2", "2 of 2", "0 of 2", "0 of 2"]
     assert (tmp_path / "results.png").stat().st_size > 0
     assert CliRunner().invoke(app, ["nothing"]).exit_code == 2
