@@ -30,7 +30,9 @@ def table(found: Sequence[dict[str, Any]]) -> str:
 
 
 def _rounded(score: float) -> str:
-    """Three digits, or more where these would say that there is no mistake."""
+    """Three digits, or more where these would say that there is no mistake; 0 and 1 are exact."""
+    if score in (0, 1):
+        return f"{score:.0f}"
     return f"{score:.5f}" if 0.9995 <= score < 1 else f"{score:.3f}"
 
 
