@@ -42,16 +42,20 @@ def main(
     for row in ROWS:
         if not only or row.name in only:
             console.print(f"{row.name}: {TASKS[row.recipe.task].title}")
-            (out / f"{row.name}.json").write_text(json.dumps(_outcome(row, out / row.name), indent=1) + "\n")
+            _write(out, _outcome(row, out / row.name))
     for program in PROGRAMS:
         if not only or program.name in only:
             console.print(f"{program.name}: {TASKS[program.name].title}")
-            outcome = _outcome_of_program(program, out / program.name, console)
-            (out / f"{program.name}.json").write_text(json.dumps(outcome, indent=1) + "\n")
+            _write(out, _outcome_of_program(program, out / program.name, console))
     found = [json.loads(path.read_text()) for name in names if (path := out / f"{name}.json").exists()]
     (out / "results.md").write_text(table(found))
     picture(found).savefig(out / "results.png")
     console.print(f"written to {out}", soft_wrap=True)
+
+
+def _write(out: Path, outcome: dict[str, Any]) -> None:
+    """The JSON of a row, whole or not at all."""
+    _checkpoints.write(out / f"{outcome['name']}.json", (json.dumps(outcome, indent=1) + "\n").encode())
 
 
 def _outcome(row: Row, folder: Path) -> dict[str, Any]:
@@ -88,10 +92,10 @@ def _outcome_of_program(program: Program, folder: Path, console: Console) -> dic
             continue
         words = [*program.words, "--seeds", str(seed), "--out", str(folder / f"seed-{seed}.png")]
         with console.status(f"seed {seed}, some minutes"):
-            output = subprocess.run(
-                [sys.executable, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
-            ).stdout
-        found = re.findall(program.says, output)
+            ended = subprocess.run([sys.executable, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+        found = re.findall(program.says, ended.stdout)
+        if ended.returncode or not found:
+            raise typer.TyperException(f"{program.name}: its program ended with {ended.returncode} and without a score")
         console.print(f"seed {seed}: {found[-1]}")
         seconds = time.perf_counter() - began
         _checkpoints.write(said, json.dumps({"excess": float(found[-1]), "seconds": seconds}).encode())

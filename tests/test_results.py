@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 import results.__main__ as command
 from diffstack._layers import Stack
 from diffstack.recipes import Recipe
-from results.rows import ROWS, Program, Row, Trial
+from results.rows import PROGRAMS, ROWS, Program, Row, Trial
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -50,6 +50,10 @@ def test_rows_are_trained_tested_and_written_down(tmp_path: Path, monkeypatch: p
     # Its seeds are there, and do not run again.
     monkeypatch.setattr(command, "PROGRAMS", (program._replace(words=("-c", "1/0")),))
     assert run("dyck_2")[-1].split(" | ")[2] == last.split(" | ")[2]
+    # One that fails is told in a line.
+    monkeypatch.setattr(command, "PROGRAMS", (program._replace(name="anbn", words=("-c", "raise SystemExit(3)")),))
+    with pytest.raises(command.typer.TyperException, match=r"^anbn: its program ended with 3 and without a score"):
+        command.main(["anbn"], tmp_path)
     # The row that was there has not learned on, and no seed reaches what is above 1.
     assert (tmp_path / "easy" / "log.csv").read_text() == log
     about = "| lengths 1 to 2, rnn of 4, superposition:2"
@@ -57,6 +61,17 @@ def test_rows_are_trained_tested_and_written_down(tmp_path: Path, monkeypatch: p
     assert [line.split(" | ")[3] for line in lines] == ["2 of 2", "2 of 2", "0 of 2", "0 of 2"]
     assert (tmp_path / "results.png").stat().st_size > 0
     assert CliRunner().invoke(app, ["nothing"]).exit_code == 2
+
+
+def test_the_results_that_are_told_are_those_of_the_rows() -> None:
+    """What docs/results.md has was trained by the recipes that are in rows.py now, and by no others."""
+    folder = Path(__file__).parents[1] / "docs" / "measurements"
+    told = {path: json.loads(path.read_text()) for path in folder.glob("results-*.json")}
+    assert {each["name"] for each in told.values()} == {row.name for row in (*ROWS, *PROGRAMS)}
+    for row in ROWS:
+        each = told[folder / f"results-{row.name}.json"]
+        assert Recipe.from_json(json.dumps(each["recipe"])) == row.recipe, row.name
+        assert [(tuple(test["lengths"]), test["hard"], test["count"]) for test in each["tests"]] == [*row.tests]
 
 
 def test_every_row_can_be_trained() -> None:

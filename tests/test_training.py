@@ -15,6 +15,7 @@ from diffstack import _checkpoints, cli, evaluation, training
 from diffstack._layers import Stack
 from diffstack.recipes import Recipe, hardened, numbers
 from diffstack.tasks import TASKS
+from diffstack.torch_impl import training as training_of_torch
 from diffstack.training import LOG, Row, done, run
 from families import product
 
@@ -206,6 +207,16 @@ def test_rates_lengths_and_penalties_of_a_step() -> None:
     assert constant.lengths_at(0) == (2, 10)
 
 
+def test_the_penalty_of_a_run_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, seen = training_of_torch, []
+    update = trainer.update
+    monkeypatch.setattr(
+        trainer, "update", lambda *given, **more: seen.append(more["penalty"]) or update(*given, **more)
+    )
+    run(dataclasses.replace(SHORT, steps=5, check=5, penalty=0.2, hardening=4), tmp_path, backend="torch")
+    assert seen == [0.0, 0.05, 0.1, 0.2 * 0.75, 0.2]
+
+
 def test_a_run_does_not_go_back(runs: Any) -> None:
     folder, _ = runs("attention", "torch")
     with pytest.raises(ValueError, match=r"^steps: expected at least 100, which the run in .* has taken, got 99"):
@@ -292,6 +303,7 @@ def test_the_command_trains_evaluates_and_draws(tmp_path: Path, capsys: pytest.C
     assert sorted(path.name for path in out.iterdir()) == ["checkpoint-2", "config.json", "learning.png", LOG]
     assert cli.run(["train", "reverse_string", "--resume", "--steps", "3", *torch, "--out", str(out)]) == 0
     assert (out / "checkpoint-3").exists()
+    assert "going on from step 2\n" in capsys.readouterr().out
     assert cli.run(["evaluate", str(out), "--length", "4", *torch]) == 0
     assert "accuracy" in capsys.readouterr().out
     assert cli.run(["trace", str(out), "--length", "4", "--seed", "1"]) == (0 if layer == "rnn" else 2)

@@ -97,7 +97,7 @@ class Formulae(Extension):
 
 
 class _Inline(InlineProcessor):
-    def handleMatch(self, m: re.Match[str], data: str) -> tuple[Element, int, int]:  # type: ignore[override]  # noqa: N802
+    def handleMatch(self, m: re.Match[str], data: str) -> tuple[Element, int, int]:  # noqa: N802  # the same
         return _element(m[1], "inline"), m.start(0), m.end(0)
 
 
