@@ -8,22 +8,21 @@ BIN := .venv/bin
 demo: .venv/installed
 	$(BIN)/diffstack demo --out demo
 
-# XLA compiles what promises no bits in a fifth of its usual time: without optimizations, one kernel an operation.
-QUICK := XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true \
-	--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-PYTEST := $(BIN)/python -m pytest -q -n auto --dist worksteal
+# Quick is how XLA compiles for tests that promise no bits; tests/suite.py says how. The rest is too little for two processes.
+PYTEST := $(BIN)/python -m pytest -q
+QUICK := DIFFSTACK_QUICK=1 $(PYTEST) -n auto --dist worksteal
 
 test: .venv/installed
-	$(QUICK) $(PYTEST) -m "not bits" --ignore tests/test_fast.py
+	$(QUICK) -m "not bits" --ignore tests/test_fast.py
 	$(PYTEST) -m bits $$(grep -rl --include='*.py' mark.bits tests)
 
 # A witness for every family, framework and method, for after every edit.
 test-fast: .venv/installed
-	$(QUICK) $(PYTEST) tests/test_fast.py tests/test_mirror.py tests/test_families_table.py
+	$(QUICK) tests/test_fast.py tests/test_mirror.py tests/test_families_table.py
 
 # The full product of shapes, dtypes and methods, all of it compiled as for users.
 test-all: .venv/installed
-	DIFFSTACK_FULL=1 $(PYTEST)
+	DIFFSTACK_FULL=1 $(PYTEST) -n auto --dist worksteal
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -101,7 +101,8 @@ class Jax(Backend):
     array_type = jax.Array
 
     def array(self, array: Any) -> Any:
-        return jnp.asarray(array)
+        # `jnp.asarray` would compile a program for every shape.
+        return jax.device_put(array)
 
     def numpy(self, array: Any) -> Any:
         return np.asarray(array)

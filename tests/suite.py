@@ -1,4 +1,4 @@
-"""The suite's modes: strict promotion, two virtual CPU devices, one thread, and kernels that check their shapes."""
+"""The suite's modes: strict promotion, four virtual CPU devices, one thread, and kernels that check their shapes."""
 
 import gc
 import importlib
@@ -10,28 +10,54 @@ from functools import cache, wraps
 from types import FunctionType, ModuleType
 from typing import Any
 
-# Read when JAX starts its backend.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
-
 import jax
+import jaxlib.version
 import pytest
 import torch
 from beartype import beartype
 from hypothesis import settings
+from jax._src.interpreters import mlir
 from jaxtyping import AbstractArray, jaxtyped
 
 import diffstack.jax_impl
 import diffstack.torch_impl
 from backends import BACKENDS, Backend
 
+# Where no bits are promised XLA compiles in a fifth of its time: without optimizations, one kernel an operation.
+QUICK = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
+QUICK += ["--xla_cpu_parallel_codegen_split_count=1"]
+if jaxlib.version.__version_info__ < (0, 11):  # later ones do not know it, and stop
+    QUICK += ["--xla_cpu_use_fusion_emitters=false"]
+FLAGS = ["--xla_force_host_platform_device_count=4", *(QUICK if "DIFFSTACK_QUICK" in os.environ else ())]
+# Read when JAX starts its backend.
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
+
 torch.set_num_threads(1)
 # XLA carries along which lines of Python every operation came from, and nobody reads it here: a tenth of its time.
 jax.config.update("jax_traceback_in_locations_limit", 0)
 # Traces leave many objects, which Python's collector would walk through again and again.
-gc.set_threshold(100_000, 20, 100)
+gc.set_threshold(400_000, 20, 100)
 
 settings.register_profile("suite", deadline=None, derandomize=bool(os.environ.get("CI")), max_examples=8)
 settings.load_profile("suite")
+
+_another_context = mlir.make_ir_context
+_one_context = cache(_another_context)
+
+
+def _context() -> Any:
+    """The one context of MLIR, unless JAX is at work in it.
+
+    JAX makes another for every program, which takes as long as the rest of the lowering of a small one.
+    """
+    try:
+        mlir.ir.Context.current  # noqa: B018  # it raises where there is none
+    except ValueError:
+        return _one_context()
+    return _another_context()
+
+
+mlir.make_ir_context = _context
 
 
 def _modules() -> Iterator[ModuleType]:
@@ -50,11 +76,11 @@ def _is_kernel(value: Any) -> bool:
 
 
 def _kind(value: Any) -> Any:
-    """The shapes and dtypes of the arrays in tuples and dicts."""
-    if isinstance(value, dict):
-        value = tuple(value.items())
+    """The shapes and dtypes of the arrays in tuples and dicts, and all that is not an array."""
     if isinstance(value, tuple):
-        return type(value), *map(_kind, value)
+        return type(value), *[_kind(each) for each in value]
+    if isinstance(value, dict):
+        return _kind(tuple(value.items()))
     return (value.shape, value.dtype) if hasattr(value, "shape") else value
 
 
@@ -64,7 +90,7 @@ def _checked(kernel: FunctionType) -> Callable[..., Any]:
 
     @wraps(kernel)
     def run(*arguments: Any, **options: Any) -> Any:
-        kinds = _kind((arguments, tuple(options.items())))
+        kinds = _kind((*arguments, *options.items()))
         if kinds in met:
             return kernel(*arguments, **options)
         result = check()(*arguments, **options)
@@ -79,6 +105,17 @@ CHECKED = {value: _checked(value) for _, _, value in KERNELS}
 
 for _module, _name, _kernel in KERNELS:
     setattr(_module, _name, CHECKED[_kernel])
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported by now stays, and the collector need not walk through it either."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_sessionfinish() -> None:
+    """Nor through what the tests have left."""
+    gc.freeze()
 
 
 @pytest.fixture

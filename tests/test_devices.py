@@ -1,13 +1,11 @@
 """Several devices: training gives the numbers of one, by the command and by the code of docs/use/devices.md.
 
-Each framework has a program of its own, with the devices that it needs: four in one process of JAX, and two processes
-of PyTorch that torchrun starts.
+JAX has four devices in this process; for PyTorch torchrun starts a program of its own in two processes.
 """
 
 import dataclasses
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -18,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import devices_jax
 from diffstack import _checkpoints, cli
 from diffstack._layers import Stack
 from diffstack.recipes import Recipe
@@ -79,21 +78,12 @@ def assert_goes_on(folder: Path) -> None:
             np.testing.assert_allclose(each, right[name], rtol=0, atol=TOLERANCE, err_msg=name)
 
 
-def test_jax(tmp_path: Path) -> None:
+def test_jax(tmp_path: Path, x64: None) -> None:
     four = prepared(tmp_path, "four")
-    flags = re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ.get("XLA_FLAGS", ""))
-    flags = f"{flags} --xla_force_host_platform_device_count=4"
-    done = subprocess.run(
-        [sys.executable, HERE / "devices_jax.py", tmp_path],
-        env=environment(XLA_FLAGS=flags, JAX_ENABLE_X64="1"),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=2000,
-    )
-    assert done.returncode == 0, done.stderr
     names = ["jit, rnn", "shard_map, rnn", "jit, attention", "shard_map, attention", "passed along", "at once"]
-    assert_close(json.loads((tmp_path / "found.json").read_text()), names)
+    assert_close(devices_jax.found(), names)
+    options = ["--resume", "--out", str(four), "--devices", "4", "--steps", "2"]
+    assert cli.run(["train", "reverse_string", *options]) == 0
     assert_goes_on(four)
 
 
