@@ -120,9 +120,8 @@ class Jax(Backend):
     def outcome(
         self, function: Callable[..., Any], arguments: Any, cotangents: list[Any] | None = None
     ) -> tuple[list[Any], list[Any]]:
-        if cotangents is None:
-            cotangents = drawn(floats(jax.eval_shape(function, *arguments)))
-        outputs, gradients = differentiated(function)(arguments, list(map(self.array, cotangents)))
+        given = None if cotangents is None else list(map(self.array, cotangents))
+        outputs, gradients = differentiated(function)(arguments, given)
         return self.numpys(outputs), self.numpys(gradients)
 
     def computed(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -136,14 +135,17 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @cache
 def differentiated(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Results and gradients in one program, since compiling is what takes the time."""
+    """Results and gradients in one program, since compiling is what takes the time; cotangents that are not given are
+    drawn when their shapes are known.
+    """
 
     @jax.jit
-    def both(arguments: Any, cotangents: list[Any]) -> tuple[list[Any], list[Any]]:
+    def both(arguments: Any, cotangents: list[Any] | None) -> tuple[list[Any], list[Any]]:
         outputs, pull_back = jax.vjp(
             lambda *leaves: floats(function(*with_floats(arguments, leaves))), *floats(arguments)
         )
-        return outputs, list(pull_back([each.astype(out.dtype) for each, out in zip(cotangents, outputs, strict=True)]))
+        given = drawn(outputs) if cotangents is None else cotangents
+        return outputs, list(pull_back([jnp.asarray(a, out.dtype) for a, out in zip(given, outputs, strict=True)]))
 
     return both
 

@@ -31,7 +31,7 @@ def pair(kind: str, *arguments: Any, **options: Any) -> tuple[Any, dict[str, Any
     """A layer of JAX, its parameters, and the same one of PyTorch, which draws them without compiling anything."""
     torch.manual_seed(1)
     ours, theirs = (getattr(each.layers, kind)(*arguments, **options) for each in (jax_impl, torch_impl))
-    parameters = {name: jnp.asarray(tensor.numpy()) for name, tensor in theirs.double().state_dict().items()}
+    parameters = {name: JAX.array(tensor.numpy()) for name, tensor in theirs.double().state_dict().items()}
     return ours, parameters, theirs
 
 
@@ -47,7 +47,7 @@ def gradients(ours: Any, parameters: Any, theirs: Any, *inputs: Any, **options: 
 
         return jax.value_and_grad(loss, (0, 1), has_aux=True)(parameters, inputs)
 
-    (_, outputs), (of_parameters, of_inputs) = both(parameters, tuple(map(jnp.asarray, inputs)))
+    (_, outputs), (of_parameters, of_inputs) = both(parameters, tuple(map(JAX.array, inputs)))
     leaves = [torch.from_numpy(each.copy()).requires_grad_() for each in inputs]
     result = theirs(*leaves, **{k: torch.as_tensor(np.asarray(v)) if k == "lengths" else v for k, v in options.items()})
     loss, wanted = torch.sum(torch.sin(result[0])), [*leaves, *theirs.parameters()]
@@ -143,7 +143,7 @@ def test_recurrent_against_the_equations(backend: Backend, name: str, cell: str)
         scan = next(verb.oracle for verb in family.verbs if verb.name == "scan")
         leaves = jax.tree.leaves(scan(state, *jax.tree.map(lambda *steps: np.stack(steps), *decided)))
         reads = [leaf[-1] for leaf in leaves[len(state) :]]
-    result = ours.scan(parameters, jnp.asarray(x))[0] if backend is JAX else theirs(torch.from_numpy(x))[0]
+    result = backend.computed(runner(backend, (ours, parameters, theirs)), backend.array(x))[0]
     assert_close(backend.numpy(result), np.stack(hs), 1e-12)
 
 
@@ -160,7 +160,7 @@ def test_attention_against_the_equations(backend: Backend):
             rows = push * above + pop * below + noop * rows
             reads[t, head] = rows[0]
     expected = reads.reshape(6, 6) @ p["output.weight"].T
-    result = ours.scan(parameters, jnp.asarray(x))[0] if backend is JAX else theirs(torch.from_numpy(x))[0]
+    result = backend.computed(runner(backend, (ours, parameters, theirs)), backend.array(x))[0]
     assert_close(backend.numpy(result), expected, 1e-12)
 
 
@@ -180,8 +180,7 @@ def test_stack_trans_against_the_equations(backend: Backend):
             read[head] = softmax((stacks[head] * masks[head][:, None]) @ p["query.weight"][head]) @ stacks[head]
         h = p["gate"] * h + p["up.weight"] @ read.reshape(6)
     step = (lambda *given: ours.step(parameters, *given)) if backend is JAX else theirs
-    hidden, state = step(backend.array(x))
-    hidden, state = step(hidden, state)
+    hidden, _ = backend.computed(lambda x: step(*step(x)), backend.array(x))
     assert_close(backend.numpy(hidden), h, 1e-12)
 
 
@@ -229,12 +228,19 @@ def test_a_trace(backend: Backend):
     """What the traces say gives the reads that the next steps have seen."""
     layers = pair("StackRNN", 2, 5, (stack_of("superposition"), stack_of("neural_deque")))
     run, x = runner(backend, layers), backend.array(RNG.normal(size=(2, 7, 2)))
-    outputs, _, traces = run(x, trace=True)
-    assert_close(backend.numpy(outputs), backend.numpy(run(x)[0]), 1e-12)
-    for stack, (actions, elements, reads) in zip(layers[0].stacks, traces, strict=True):
-        module = backend.module(stack.family)
-        empty = module.empty(14, (3,), batch_shape=(2,), dtype=backend.dtype("float64"))
-        _, after = module.scan(empty, actions, elements)
+
+    def again(x: Any) -> Any:
+        outputs, _, traces = run(x, trace=True)
+        pairs = []
+        for stack, (actions, elements, reads) in zip(layers[0].stacks, traces, strict=True):
+            module = backend.module(stack.family)
+            empty = module.empty(14, (3,), batch_shape=(2,), dtype=backend.dtype("float64"))
+            pairs.append((reads, module.scan(empty, actions, elements)[1]))
+        return outputs, run(x)[0], pairs
+
+    outputs, plain, pairs = backend.computed(again, x)
+    assert_close(backend.numpy(outputs), backend.numpy(plain), 1e-12)
+    for reads, after in pairs:
         for seen, each in zip(backend.numpys(reads), backend.numpys(after), strict=True):
             assert_close(seen[:, 1:], each[:, :-1], 1e-12)
 

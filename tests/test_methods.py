@@ -109,7 +109,7 @@ def test_from_any_state(backend: Backend, family: Family, monkeypatch: pytest.Mo
     kinds = [("soft", 0), ("soft", 16), ("hard", 8), ("ties", 0), ("ties", 8), ("ties", 16)]
     samples = []
     for kind, filled in kinds[1:3] if family.automaton else kinds:
-        size = Size(20, 6, (2,), (2,)) if family.automaton and not FULL else Size(39, 16, (2,), (20,))
+        size = Size(20, 6, (2,), (2,)) if family.automaton and not FULL else Size(39, 16, (2,), (8,))
         sample = sample_of(family, size, kind)
         there = np.arange(16) < filled
         if family.strengths:

@@ -242,7 +242,8 @@ def test_traces_without_elements(backend: Backend):
     layer = layers.StackRNN(3, 4, layers.Stack("nondeterministic", 0, states=2))
     inputs = backend.array(np.ones((20, 3), np.float32))
     if backend.name == "jax":
-        outputs, carry, (trace,) = layer.scan(layer.init(jax.random.key(0)), inputs, trace=True, final_states=False)
+        run = jax.jit(lambda parameters: layer.scan(parameters, inputs, trace=True, final_states=False))
+        outputs, carry, (trace,) = run(layer.init(jax.random.key(0)))
     else:
         outputs, carry, (trace,) = layer(inputs, trace=True, final_states=False)
     assert (outputs.shape, carry, trace.elements.shape, trace.reads.shape) == ((20, 4), None, (20, 0), (20, 2, 1))

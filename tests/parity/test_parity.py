@@ -59,10 +59,8 @@ def wanted(what: str, kind: str, place: int, case: parity.Case) -> bool:
         "ragged": by_turns and hard_or_soft and place % 3 == 1,
         "runs": by_turns and hard_or_soft,
         "verbs": not (hard and family.action) and place % 3 > 0,
-        # A gradient goes through a vmap from outside; mostly that of the loop, for test_controller.py has the chunks.
-        "unroll": not family.automaton
-        and ("chunked" in kind) == (family.name == "superposition")
-        and (hard_or_soft if place % 4 > 1 else not (hard and family.action)),
+        # A gradient goes through a vmap from outside; test_controller.py has every family.
+        "unroll": family.name == ("superposition" if "chunked" in kind else "pointer" if hard else "neural_stack"),
         "reverse": family.name == "superposition",
         "StackRNN": family.name == "neural_queue",
         "StackAttention": family.name == "neural_deque",
