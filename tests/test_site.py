@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from diffstack.families import FAMILIES
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
@@ -58,7 +60,8 @@ def anchors(page: Path) -> set[str]:
 
 
 def test_every_module_is_in_the_reference():
-    text = "".join(page.read_text(encoding="utf-8") for page in (DOCS / "reference").glob("*.md"))
+    pages = [page.read_text(encoding="utf-8") for page in (DOCS / "reference").glob("*.md")]
+    text = "".join([*pages, *tool("families").made().values()])
     shown = set(re.findall(r"^ *::: ([\w.]+)$", text, re.MULTILINE))
     public = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
@@ -66,6 +69,16 @@ def test_every_module_is_in_the_reference():
         if not any(part.startswith("_") for part in path.relative_to(ROOT).parts)
     }
     assert public - LEFT_OUT <= shown
+
+
+def test_a_new_family_gets_a_page(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(FAMILIES, "heap", FAMILIES["pointer"])
+    (page,) = tool("families").made().items()
+    assert page[0] == "heap.md"
+    assert re.findall(r"^    ::: (.*)$", page[1], re.MULTILINE) == [
+        "diffstack.jax_impl.heap",
+        "diffstack.torch_impl.heap",
+    ]
 
 
 def test_the_page_of_the_command_is_what_the_command_says():

@@ -4,6 +4,7 @@
   MathML here, which browsers draw by themselves, so that a page loads no script for them.
 - **Links that leave this folder**, to a script of `examples/` for instance, lead to a page with the text of that file.
 - **Pictures** lead to themselves, in their own size.
+- **A family** without a page in the reference gets one, and a place in the menu.
 - **`include`** in the head of a page names the file whose text it shows, such as CONTRIBUTING.md, and **`files`** lists
   the JSON files of its folder.
 """
@@ -11,6 +12,7 @@
 import os
 import posixpath
 import re
+import sys
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, fromstring
@@ -22,6 +24,9 @@ from markdown.inlinepatterns import InlineProcessor
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
+
+sys.path.append(str(Path(__file__).parent))
+import families
 
 ROOT = Path(__file__).parents[2]
 LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
@@ -35,11 +40,16 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     fence = {"name": "math", "class": "math", "format": _block}
     config.mdx_configs.setdefault("pymdownx.superfences", {})["custom_fences"] = [fence]
     config.markdown_extensions.append(Formulae())
+    reference = next(part["Reference"] for part in config.nav if "Reference" in part)
+    menu = next(part["Families"] for part in reference if "Families" in part)
+    menu += [f"reference/{name}" for name in families.made()]
     return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """A page for every file of the repository that a page links to."""
+    """A page for every family, and for every file of the repository that a page links to."""
+    for name, text in families.made().items():
+        files.append(File.generated(config, f"reference/{name}", content=text))
     for page in list(files.documentation_pages()):
         for path in _outside(page.content_string, page.src_uri):
             source = f"source/{path}.md"
