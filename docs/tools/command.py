@@ -10,6 +10,7 @@ from typing import Any
 from typer.main import get_command
 
 from diffstack.cli import app
+from diffstack.families import FAMILIES
 
 PAGE = Path(__file__).parents[1] / "reference" / "command.md"
 HEAD = """# The command
@@ -57,6 +58,8 @@ def _about(parameter: Any) -> str:
     shown = parameter.default if parameter.param_type_name == "option" and not parameter.is_flag else None
     if shown not in (None, ()) and not callable(shown) and "default" not in about:
         about += f" [default: {shown}]"
+    # A reader of the page has the list of families at hand, which grows.
+    about = about.replace(", ".join(FAMILIES), "[those of the reference](index.md)")
     # A star, a bar or an underscore is no Markdown here.
     return re.sub(r"([*|_])", r"\\\1", about)
 
