@@ -90,6 +90,10 @@ class Family:
         """What the library's own table says of the family."""
         return getattr(TABLE[self.name], name)
 
+    def method(self, turn: int) -> str:
+        """One of its methods, by turns."""
+        return self.methods[turn % len(self.methods)]
+
     @property
     def taken(self) -> int:
         """The place in a Python list of what a pop takes."""
@@ -618,7 +622,7 @@ def by_turns(cases: tuple[Case, ...], first: int) -> list[Case]:
         for case in cases
         if FULL
         or case.method not in case.family.methods
-        or (FAMILIES.index(case.family) + first) % len(methods := case.family.methods) == methods.index(case.method)
+        or case.method == case.family.method(FAMILIES.index(case.family) + first)
     ]
 
 

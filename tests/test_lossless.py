@@ -83,7 +83,7 @@ def tops(codes: list[int], elements: Any, taken: int) -> tuple[list[Any], list[i
         # Every dtype by one of the methods, every fourth by the one that takes long to compile; JAX every second dtype,
         # and what takes it longest by one of the methods.
         if FULL
-        or (m == f.methods[turn % 4 == FAMILIES.index(f) % 4] and (b is TORCH or turn % 2 == FAMILIES.index(f) % 2))
+        or (m == f.method(turn % 4 == FAMILIES.index(f) % 4) and (b is TORCH or turn % 2 == FAMILIES.index(f) % 2))
         if FULL or b is TORCH or m in ONE.get(f, f.methods)
     ],
     ids=str,

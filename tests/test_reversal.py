@@ -30,7 +30,7 @@ def sequence(shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
         (b, f, m, s)
         for b, (f, m) in itertools.product(BACKENDS, STACKS)
         for s in SHAPES
-        if FULL or (len(s) == 3) == (m == f.methods[FAMILIES.index(f) % 2])
+        if FULL or (len(s) == 3) == (m == f.method(FAMILIES.index(f)))
         if FULL or b is TORCH or s != (1, 3) or f is SUPERPOSITION
     ],
     ids=str,
