@@ -31,6 +31,7 @@ class Family(NamedTuple):
         vectors: whether an element must be a vector.
         strengths: whether its elements have strengths, so that every push takes a slot and `scan` makes room for it.
         parallel: whether its `scan` has a parallel form.
+        chunked: whether `unroll` has a form for chunks of its steps; it runs `step` where there is none.
         automaton: whether it runs an automaton of Q states and S symbols. An action then has Q S (2 Q S + Q) log
             weights, of which `action` names those for one state and one symbol, and every read has the axes Q and S
             before those of an element.
@@ -45,6 +46,7 @@ class Family(NamedTuple):
     vectors: bool = False
     strengths: bool = False
     parallel: bool = True
+    chunked: bool = True
     automaton: bool = False
 
     @property

@@ -312,6 +312,20 @@ def test_strengths_that_are_not_strengths(backend: Backend, family: Family):
         assert np.isnan(right[:, 42:]).all((1, 2)).tolist() == [name.startswith("nan") for name in CHANGES]
 
 
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("backend", "family"),
+    [(TORCH, f) for f in FAMILIES] + [(JAX, f) for f in product(*FAMILIES) or (NEURAL_STACK,)],
+    ids=str,
+)
+def test_a_family_without_chunks_of_its_own(backend: Backend, family: Family, monkeypatch: pytest.MonkeyPatch):
+    """Its steps run within the chunks: several runs of them, and a rest."""
+    module = backend.module("controller")
+    monkeypatch.setitem(module._FORMS, family.name, module._DEFINITIONS[family.name])
+    time = fewer(family, 35, 19)
+    agree(backend, family, HARD[family, "chunked"].arguments(Size(time, min(time, 7), (2,), (2,))))
+
+
 # --- how a sequence is cut ---
 
 
@@ -331,6 +345,8 @@ def test_the_rule_of_auto(backend: Backend):
     assert taken("auto", 32, ("neural_stack", 32, 16)) is not None
     assert taken("auto", 32, ("pointer", 512, 1), ("discrete", 512, 1)) is not None
     assert taken("sequential", 1000, ("pointer", 1000, 10)) is None
+    # Without a form of its own a stack gains nothing.
+    assert chunk("auto", 1000, [(TABLE["pointer"]._replace(chunked=False), Layout((), 1000, (10,)))]) is None
     assert taken("chunked", 1, ("pointer", 1, 1)) == 1
     assert taken("chunked", 0, ("pointer", 1, 1)) is None
 

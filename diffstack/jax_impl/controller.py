@@ -14,6 +14,7 @@ bits of what hard actions read.
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -25,30 +26,16 @@ from diffstack import _checks, _plan
 from diffstack._checks import Layout
 from diffstack._plan import Plan
 from diffstack.families import FAMILIES, Family
-from diffstack.jax_impl import (
-    _methods,
-    discrete,
-    neural_deque,
-    neural_queue,
-    neural_stack,
-    nondeterministic,
-    pointer,
-    superposition,
-)
+from diffstack.jax_impl import _methods
 from diffstack.jax_impl._arrays import alike, as_array, as_lengths, run, shaped, spread
 from diffstack.jax_impl._chunked import FORMS, _stepwise
 from diffstack.jax_impl._ragged import noop, stopped, where_live
 
-_FAMILIES = {
-    pointer.PointerState: pointer,
-    discrete.DiscreteState: discrete,
-    superposition.SuperpositionState: superposition,
-    neural_stack.NeuralStackState: neural_stack,
-    neural_queue.NeuralQueueState: neural_queue,
-    neural_deque.NeuralDequeState: neural_deque,
-    nondeterministic.NondeterministicState: nondeterministic,
-}
-_DEFINITIONS = {module.__name__.rpartition(".")[2]: _stepwise.form(module) for module in _FAMILIES.values()}
+_MODULES = {name: import_module(f"diffstack.jax_impl.{name}") for name in FAMILIES}
+# By the class of a state, such as NeuralStackState.
+_FAMILIES = {getattr(each, f"{name.title().replace('_', '')}State"): each for name, each in _MODULES.items()}
+_DEFINITIONS = {name: _stepwise.form(module) for name, module in _MODULES.items()}
+_FORMS = _DEFINITIONS | FORMS
 # More runs keep the stacks smaller, where they grow, and take longer to compile.
 _RUNS = 3
 
@@ -126,7 +113,7 @@ def unroll(
     chunk = _methods.chunk(method, time, [(family, layout) for family, *_, layout in opened])
     stacks = []
     for family, module, state, each in opened:
-        form = (_DEFINITIONS if chunk is None else FORMS)[family.name]
+        form = (_DEFINITIONS if chunk is None else _FORMS)[family.name]
         stacks.append(_Stack(family, module, state, each, form, Plan(time, each.slots, starts_empty, final_states)))
 
     def decide(carry: Any, input: Any, reads: Any) -> tuple[Any, Any, Any]:

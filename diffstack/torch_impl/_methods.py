@@ -57,8 +57,8 @@ def chunk(method: object, time: Any, stacks: list[tuple[Family, _checks.Layout]]
         if method == "chunked":
             _checks.bad_value("method", "'sequential' or 'auto' where the number of steps is symbolic", "'chunked'")
         return None
-    # Where every step takes a slot there are as many more.
-    slots = [layout.slots + (time if family.grows else 0) for family, layout in stacks]
+    # Where every step takes a slot there are as many more; a stack that has no form of its own gains nothing.
+    slots = [layout.slots + (time if family.grows else 0) if family.chunked else 0 for family, layout in stacks]
     numbers = sum(n * math.prod(layout.element) for n, (_, layout) in zip(slots, stacks, strict=True))
     # The loop of an automaton goes through all pairs of slots, in logarithms.
     small = (time < CHUNKED.steps or numbers < CHUNKED.numbers) and not any(each.automaton for each, _ in stacks)

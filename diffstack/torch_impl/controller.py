@@ -14,6 +14,7 @@ bits of what hard actions read.
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -24,30 +25,16 @@ from diffstack import _checks, _plan
 from diffstack._checks import Layout
 from diffstack._plan import Plan
 from diffstack.families import FAMILIES, Family
-from diffstack.torch_impl import (
-    _methods,
-    discrete,
-    neural_deque,
-    neural_queue,
-    neural_stack,
-    nondeterministic,
-    pointer,
-    superposition,
-)
+from diffstack.torch_impl import _methods
 from diffstack.torch_impl._arrays import as_array, as_lengths, run, shaped
 from diffstack.torch_impl._chunked import FORMS, _stepwise
 from diffstack.torch_impl._ragged import noop, stopped, where_live
 
-_FAMILIES = {
-    pointer.PointerState: pointer,
-    discrete.DiscreteState: discrete,
-    superposition.SuperpositionState: superposition,
-    neural_stack.NeuralStackState: neural_stack,
-    neural_queue.NeuralQueueState: neural_queue,
-    neural_deque.NeuralDequeState: neural_deque,
-    nondeterministic.NondeterministicState: nondeterministic,
-}
-_DEFINITIONS = {module.__name__.rpartition(".")[2]: _stepwise.form(module) for module in _FAMILIES.values()}
+_MODULES = {name: import_module(f"diffstack.torch_impl.{name}") for name in FAMILIES}
+# By the class of a state, such as NeuralStackState.
+_FAMILIES = {getattr(each, f"{name.title().replace('_', '')}State"): each for name, each in _MODULES.items()}
+_DEFINITIONS = {name: _stepwise.form(module) for name, module in _MODULES.items()}
+_FORMS = _DEFINITIONS | FORMS
 
 
 class _Stack(NamedTuple):
@@ -124,7 +111,7 @@ def unroll(
     chunk = _methods.chunk(method, time, [(family, layout) for family, *_, layout in opened])
     stacks = []
     for family, module, state, each in opened:
-        form = (_DEFINITIONS if chunk is None else FORMS)[family.name]
+        form = (_DEFINITIONS if chunk is None else _FORMS)[family.name]
         stacks.append(_Stack(family, module, state, each, form, Plan(time, each.slots, starts_empty, final_states)))
 
     def decide(carry: Any, input: Any, reads: Any) -> tuple[Any, Any, Any]:

@@ -13,7 +13,7 @@ def form(family: Any) -> Any:
     makes_room = hasattr(family, "_with_room")
 
     def fit(state: Any, *, plan: Plan) -> Any:
-        return family._with_room(state, steps=plan.time) if makes_room else state
+        return family._with_room(state, steps=plan.time) if makes_room and plan.first == 0 else state
 
     def open(state: Any, *, steps: int) -> tuple[tuple[()], Any]:
         return (), state
