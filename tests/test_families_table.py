@@ -60,7 +60,7 @@ def test_the_entry_is_true(backend: Backend, family: Family):
 )
 def test_a_stack_takes_the_newest(backend: Backend, family: Family):
     module = backend.module(family.name)
-    if len(family.ends) == 1 and not family.automaton:
+    if len(family.ends) == 1:
         state = module.empty(2, (1,))
         for value in (3.0, 2.0):
             state = module.push(state, backend.array(np.asarray([value], np.float32)))
