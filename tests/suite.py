@@ -50,11 +50,7 @@ def _context() -> Any:
 
     JAX makes another for every program, which takes as long as the rest of the lowering of a small one.
     """
-    try:
-        mlir.ir.Context.current  # noqa: B018  # it raises where there is none
-    except ValueError:
-        return _one_context()
-    return _another_context()
+    return _one_context() if mlir.ir.Context.current is None else _another_context()
 
 
 mlir.make_ir_context = _context
