@@ -51,8 +51,10 @@ and names it.
 """
 
 import math
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float, Int
@@ -251,6 +253,39 @@ def _kept(state: NondeterministicState) -> NondeterministicState:
     return NondeterministicState(values, tops, jnp.concatenate([edges[..., :-1, :, :, :, :, :], newest], -6))
 
 
+# What a new stack and a program are made by, in one program each.
+
+
+@partial(jax.jit, static_argnames=("layout", "shape", "dtype"))
+def _empty(bottom: Array | None, *, layout: Layout, shape: tuple[int, int], dtype: Any) -> NondeterministicState:
+    values = jnp.zeros((*layout.batch, layout.slots, *layout.element), dtype)
+    if bottom is not None:
+        values = values.at[(slice(None),) * len(layout.batch) + (-1,)].set(bottom)
+    logs = dtype_of_logs(dtype)
+    tops = jnp.full((*layout.batch, *shape), -jnp.inf, logs).at[..., 0, 0].set(0)
+    edges = jnp.full((*layout.batch, layout.slots, *shape, layout.slots, *shape), -jnp.inf, logs)
+    return NondeterministicState(values, tops, edges.at[..., -1, 0, 0, -1, 0, 0].set(0))
+
+
+@partial(jax.jit, static_argnames=("states", "symbols", "dtype"))
+def _encode(codes: Array, pushed: Array, *, states: int, symbols: int, dtype: Any) -> Array:
+    ones = (1,) * codes.ndim
+    stays = jnp.eye(states, dtype=bool).reshape(*ones, states, 1, states, 1)
+    same = jnp.eye(symbols, dtype=bool).reshape(*ones, 1, symbols, 1, symbols)
+    new = jnp.arange(symbols, dtype=pushed.dtype).reshape(*ones, 1, 1, 1, symbols)
+    codes, pushed = (each[..., None, None, None, None] for each in (codes, pushed))
+    nothing = jnp.asarray(-jnp.inf, dtype)
+    push = jnp.where((codes == PUSH) & stays & (pushed == new), 0, nothing)
+    pop = jnp.where((codes == POP)[..., 0] & stays[..., 0], 0, nothing)
+    replace = jnp.where(codes == POP, jnp.asarray(NOTHING_TO_POP, nothing.dtype), 0)
+    replace = jnp.where(stays & same & (codes != PUSH), replace, nothing)
+    batch, full = codes.shape[:-4], (states, symbols, states, symbols)
+    blocks = ((push, full), (pop, full[:3]), (replace, full))
+    return jnp.concatenate(
+        [jnp.broadcast_to(x, (*batch, *shape)).reshape(*batch, math.prod(shape)) for x, shape in blocks], -1
+    )
+
+
 # The public functions.
 
 
@@ -284,15 +319,11 @@ def empty(
     layout = _checks.check_empty(capacity, element_shape, batch_shape)
     shape = (_checks.check_count("states", states, 1), _checks.check_count("symbols", symbols, 1))
     dtype = floating_dtype(dtype)
-    values = jnp.zeros((*layout.batch, layout.slots, *layout.element), dtype)
     if bottom is not None:
-        bottom = as_wide("bottom", bottom, values)
+        like: Any = jax.ShapeDtypeStruct((), dtype)
+        bottom = as_wide("bottom", bottom, like)
         _checks.check_bottom(bottom, layout, dtype)
-        values = values.at[(slice(None),) * len(layout.batch) + (-1,)].set(bottom)
-    logs = dtype_of_logs(dtype)
-    tops = jnp.full((*layout.batch, *shape), -jnp.inf, logs).at[..., 0, 0].set(0)
-    edges = jnp.full((*layout.batch, layout.slots, *shape, layout.slots, *shape), -jnp.inf, logs)
-    return NondeterministicState(values, tops, edges.at[..., -1, 0, 0, -1, 0, 0].set(0))
+    return _empty(bottom, layout=layout, shape=shape, dtype=dtype)
 
 
 def encode(codes: Any, pushed: Any = None, *, states: int = 1, symbols: int = 1, dtype: Any = None) -> Array:
@@ -320,21 +351,7 @@ def encode(codes: Any, pushed: Any = None, *, states: int = 1, symbols: int = 1,
     pushed = jnp.zeros_like(codes) if pushed is None else as_codes(pushed, "pushed")
     _checks.check_shape("pushed", pushed.shape, codes.shape, "a symbol for each of the codes")
     states, symbols = _checks.check_count("states", states, 1), _checks.check_count("symbols", symbols, 1)
-    ones = (1,) * codes.ndim
-    stays = jnp.eye(states, dtype=bool).reshape(*ones, states, 1, states, 1)
-    same = jnp.eye(symbols, dtype=bool).reshape(*ones, 1, symbols, 1, symbols)
-    new = jnp.arange(symbols, dtype=pushed.dtype).reshape(*ones, 1, 1, 1, symbols)
-    codes, pushed = (each[..., None, None, None, None] for each in (codes, pushed))
-    nothing = jnp.asarray(-jnp.inf, floating_dtype(dtype))
-    push = jnp.where((codes == PUSH) & stays & (pushed == new), 0, nothing)
-    pop = jnp.where((codes == POP)[..., 0] & stays[..., 0], 0, nothing)
-    replace = jnp.where(codes == POP, jnp.asarray(NOTHING_TO_POP, nothing.dtype), 0)
-    replace = jnp.where(stays & same & (codes != PUSH), replace, nothing)
-    batch, full = codes.shape[:-4], (states, symbols, states, symbols)
-    blocks = ((push, full), (pop, full[:3]), (replace, full))
-    return jnp.concatenate(
-        [jnp.broadcast_to(x, (*batch, *shape)).reshape(*batch, math.prod(shape)) for x, shape in blocks], -1
-    )
+    return _encode(codes, pushed, states=states, symbols=symbols, dtype=floating_dtype(dtype))
 
 
 def peek(state: NondeterministicState) -> Array:

@@ -265,6 +265,44 @@ def _kept(state: NondeterministicState) -> NondeterministicState:
     return NondeterministicState(values, tops, torch.cat([edges[..., :-1, :, :, :, :, :], newest], -6))
 
 
+# What a new stack and a program are made by.
+
+
+def _empty(
+    bottom: Tensor | None, *, layout: Layout, shape: tuple[int, int], dtype: torch.dtype, device: Any
+) -> NondeterministicState:
+    values = torch.zeros((*layout.batch, layout.slots, *layout.element), dtype=dtype, device=device)
+    if bottom is not None:
+        rank = len(layout.batch)
+        last = bottom.expand(*layout.batch, *layout.element).unsqueeze(rank)
+        values = torch.cat([values.narrow(rank, 0, layout.slots - 1), last], rank)
+    logs = dtype_of_logs(dtype)
+    tops = torch.full((*layout.batch, *shape), -torch.inf, dtype=logs, device=device)
+    tops[..., 0, 0] = 0
+    window = (layout.slots, *shape)
+    edges = torch.full((*layout.batch, *window, *window), -torch.inf, dtype=logs, device=device)
+    edges[..., -1, 0, 0, -1, 0, 0] = 0
+    return NondeterministicState(values, tops, edges)
+
+
+def _encode(codes: Tensor, pushed: Tensor, *, states: int, symbols: int, dtype: torch.dtype) -> Tensor:
+    ones = (1,) * codes.ndim
+    stays = torch.eye(states, dtype=torch.bool, device=codes.device).reshape(*ones, states, 1, states, 1)
+    same = torch.eye(symbols, dtype=torch.bool, device=codes.device).reshape(*ones, 1, symbols, 1, symbols)
+    new = torch.arange(symbols, dtype=pushed.dtype, device=codes.device).reshape(*ones, 1, 1, 1, symbols)
+    codes, pushed = (each[..., None, None, None, None] for each in (codes, pushed))
+    nothing = torch.tensor(-torch.inf, dtype=dtype, device=codes.device)
+    push = torch.where((codes == PUSH) & stays & (pushed == new), 0, nothing)
+    pop = torch.where((codes == POP)[..., 0] & stays[..., 0], 0, nothing)
+    replace = torch.where(codes == POP, torch.full_like(nothing, NOTHING_TO_POP), 0)
+    replace = torch.where(stays & same & (codes != PUSH), replace, nothing)
+    batch, full = codes.shape[:-4], (states, symbols, states, symbols)
+    blocks = ((push, full), (pop, full[:3]), (replace, full))
+    return torch.cat(
+        [torch.broadcast_to(x, (*batch, *shape)).reshape(*batch, math.prod(shape)) for x, shape in blocks], -1
+    )
+
+
 # The public functions.
 
 
@@ -300,20 +338,10 @@ def empty(
     layout = _checks.check_empty(capacity, element_shape, batch_shape)
     shape = (_checks.check_count("states", states, 1), _checks.check_count("symbols", symbols, 1))
     dtype = floating_dtype(dtype)
-    values = torch.zeros((*layout.batch, layout.slots, *layout.element), dtype=dtype, device=device)
     if bottom is not None:
-        bottom = as_wide("bottom", bottom, values)
+        bottom = as_wide("bottom", bottom, torch.zeros((), dtype=dtype, device=device))
         _checks.check_bottom(bottom, layout, dtype)
-        rank = len(layout.batch)
-        last = bottom.expand(*layout.batch, *layout.element).unsqueeze(rank)
-        values = torch.cat([values.narrow(rank, 0, layout.slots - 1), last], rank)
-    logs = dtype_of_logs(dtype)
-    tops = torch.full((*layout.batch, *shape), -torch.inf, dtype=logs, device=device)
-    tops[..., 0, 0] = 0
-    window = (layout.slots, *shape)
-    edges = torch.full((*layout.batch, *window, *window), -torch.inf, dtype=logs, device=device)
-    edges[..., -1, 0, 0, -1, 0, 0] = 0
-    return NondeterministicState(values, tops, edges)
+    return _empty(bottom, layout=layout, shape=shape, dtype=dtype, device=device)
 
 
 def encode(codes: Any, pushed: Any = None, *, states: int = 1, symbols: int = 1, dtype: Any = None) -> Tensor:
@@ -341,21 +369,7 @@ def encode(codes: Any, pushed: Any = None, *, states: int = 1, symbols: int = 1,
     pushed = torch.zeros_like(codes) if pushed is None else as_codes(pushed, "pushed")
     _checks.check_shape("pushed", pushed.shape, codes.shape, "a symbol for each of the codes")
     states, symbols = _checks.check_count("states", states, 1), _checks.check_count("symbols", symbols, 1)
-    ones = (1,) * codes.ndim
-    stays = torch.eye(states, dtype=torch.bool, device=codes.device).reshape(*ones, states, 1, states, 1)
-    same = torch.eye(symbols, dtype=torch.bool, device=codes.device).reshape(*ones, 1, symbols, 1, symbols)
-    new = torch.arange(symbols, dtype=pushed.dtype, device=codes.device).reshape(*ones, 1, 1, 1, symbols)
-    codes, pushed = (each[..., None, None, None, None] for each in (codes, pushed))
-    nothing = torch.tensor(-torch.inf, dtype=floating_dtype(dtype), device=codes.device)
-    push = torch.where((codes == PUSH) & stays & (pushed == new), 0, nothing)
-    pop = torch.where((codes == POP)[..., 0] & stays[..., 0], 0, nothing)
-    replace = torch.where(codes == POP, torch.full_like(nothing, NOTHING_TO_POP), 0)
-    replace = torch.where(stays & same & (codes != PUSH), replace, nothing)
-    batch, full = codes.shape[:-4], (states, symbols, states, symbols)
-    blocks = ((push, full), (pop, full[:3]), (replace, full))
-    return torch.cat(
-        [torch.broadcast_to(x, (*batch, *shape)).reshape(*batch, math.prod(shape)) for x, shape in blocks], -1
-    )
+    return _encode(codes, pushed, states=states, symbols=symbols, dtype=floating_dtype(dtype))
 
 
 def peek(state: NondeterministicState) -> Tensor:
