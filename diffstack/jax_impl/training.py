@@ -59,7 +59,7 @@ class Network:
         >>> from diffstack.jax_impl.training import Network
         >>> network = Network(3, 2, 4, StackRNN(4, 8, Stack("neural_stack", 4)))
         >>> parameters = network.init(jax.random.key(0))
-        >>> network.logits(parameters, jnp.asarray([[0, 1, 2]])).shape
+        >>> jax.jit(network.logits)(parameters, jnp.asarray([[0, 1, 2]])).shape
         (1, 3, 2)
     """
 
