@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from diffstack import _checks
@@ -50,10 +51,10 @@ def _reverse(sequence: Array, stack: Any, method: str, only_moves: bool) -> Arra
     if not only_moves:
         return _by_two_stacks(rows, stack, method).reshape(sequence.shape)
     # Where an element goes does not depend on it, so the stacks carry addresses, once, while this is compiled, and each
-    # element moves once.
-    with jax.ensure_compile_time_eval():
-        order = _by_two_stacks(jnp.arange(len(rows), dtype=jnp.int32)[:, None], stack, method)[:, 0]
-        places = jnp.argsort(order)
+    # element moves once. Their program is compiled apart, whatever is traced around it.
+    addresses = np.arange(len(rows), dtype=np.int32)[:, None]
+    carry = jax.jit(_by_two_stacks, static_argnums=(1, 2)).lower(addresses, stack, method).compile()
+    places = np.argsort(np.asarray(carry(addresses))[:, 0])
     # The transpose of a scatter is a gather; that of a gather would be a sum.
     moved = jnp.zeros_like(rows).at[places].set(rows, mode="promise_in_bounds", unique_indices=True)
     return moved.reshape(sequence.shape)
