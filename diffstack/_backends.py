@@ -31,7 +31,8 @@ def load(name: str) -> Backend:
     version = framework.__version__
     if name == "jax":
         adam, wide = import_module("optax").adam, partial(framework.enable_x64, True)
-        return Backend("JAX", version, implementation, framework.numpy.asarray, framework.grad, adam, wide)
+        # `jax.numpy.asarray` compiles a program for every shape.
+        return Backend("JAX", version, implementation, framework.device_put, framework.grad, adam, wide)
     tensor, grad, adam = framework.tensor, framework.func.grad, framework.optim.Adam
     return Backend("PyTorch", version, implementation, tensor, grad, lambda rate: partial(adam, lr=rate), nullcontext)
 

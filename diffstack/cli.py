@@ -72,12 +72,12 @@ def demo(
     ] = Path("demo"),
 ) -> None:
     """Walk through the soft stack, its gradients and a learning run, in both frameworks side by side."""
-    from diffstack import _demo  # noqa: PLC0415  # imports matplotlib
-
     chosen, picture = [_backends.load(name) for name in _backends.NAMES], out / "learning.png"
     with _files.checked("--out", out, "a folder that exists or can be made"):
         out.mkdir(parents=True, exist_ok=True)
     _files.check_output("--out", picture, (), {})
+    from diffstack import _demo  # noqa: PLC0415  # imports matplotlib
+
     figure = _demo.walk(chosen)
     with _files.replacing("--out", picture) as file:
         figure.savefig(file, format="png")

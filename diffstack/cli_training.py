@@ -135,8 +135,6 @@ def train(
     given = {name: value for name, value in given.items() if value is not None}
     if task not in TASKS:
         _files.refuse("TASK", f"one of {', '.join(TASKS)}", repr(task))
-    from diffstack import plot  # noqa: PLC0415  # imports matplotlib
-
     folder = out or Path(task)
     _backends.load(backend)
     with _said(), _files.checked("--out", folder, "a folder that exists or can be made"):
@@ -154,6 +152,8 @@ def train(
             rows = training.run(recipe, folder, backend=backend, resume=resume, devices=devices, progress=progress)
         if not _processes.is_first():
             return
+        from diffstack import plot  # noqa: PLC0415  # imports matplotlib
+
         figure = plot.plot_training(rows, metric)
         with _files.replacing("--out", folder / "learning.png") as file:
             figure.savefig(file, format="png")

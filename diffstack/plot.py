@@ -167,9 +167,10 @@ def plot_trace(family: Any, state: Any, actions: Any, elements: Any) -> Figure:
         slots = state.strengths.shape[-1] if about.strengths else state.edges.shape[-3]
         state = family.resize(state, slots + len(about.ends) * time)
     held, reads, tops = [], [], []
+    acts, given = _steps(actions), tuple(map(_steps, () if elements is None else elements if pair else (elements,)))
     for t in range(time):
-        element = None if elements is None else tuple(each[t] for each in elements) if pair else elements[t]
-        state, read = family.step(state, actions[t], element)
+        element = None if elements is None else tuple(each[t] for each in given) if pair else given[0][t]
+        state, read = family.step(state, acts[t], element)
         if about.automaton:
             likely, newest = np.exp(_array(state.tops)), np.exp(_array(state.edges)[-1])
             tops.append(likely.reshape(-1))
@@ -197,6 +198,11 @@ def plot_trace(family: Any, state: Any, actions: Any, elements: Any) -> Figure:
 def _array(array: Any) -> np.ndarray:
     """A NumPy array of one of any framework."""
     return np.asarray(array.detach().cpu() if hasattr(array, "detach") else array).astype(np.float64)
+
+
+def _steps(array: Any) -> Any:
+    """An array that gives its steps at once; JAX would compile a program to cut one out."""
+    return array if hasattr(array, "detach") else np.asarray(array)
 
 
 def _spread(array: np.ndarray) -> Normalize:

@@ -38,12 +38,12 @@ Model = dict[str, dict[str, Array]]
 
 
 class Batch(NamedTuple):
-    """Sequences to reverse, padded to the same number of steps."""
+    """Sequences to reverse, padded to the same number of steps; JAX takes arrays of NumPy as they are."""
 
-    inputs: Array  # (B, T, SYMBOLS + 1): a symbol, the marker, or nothing
-    answers: Array  # (B, T): 1 where an answer is due
-    targets: Array  # (B, T): the answer
-    lengths: Array  # (B,): the number of steps up to the last answer
+    inputs: np.ndarray  # (B, T, SYMBOLS + 1): a symbol, the marker, or nothing
+    answers: np.ndarray  # (B, T): 1 where an answer is due
+    targets: np.ndarray  # (B, T): the answer
+    lengths: np.ndarray  # (B,): the number of steps up to the last answer
 
 
 def draw(rng: np.random.Generator, lengths: np.ndarray, longest: int) -> Batch:
@@ -56,7 +56,7 @@ def draw(rng: np.random.Generator, lengths: np.ndarray, longest: int) -> Batch:
     targets = np.take_along_axis(symbols, np.clip(2 * lengths - steps, 0, longest - 1), 0)
     floats = (array.astype(np.float32) for array in (inputs, live & (steps > lengths)))
     batch_first = (np.ascontiguousarray(np.swapaxes(array, 0, 1)) for array in (*floats, targets))
-    return Batch(*map(jnp.asarray, (*batch_first, 2 * lengths + 1)))
+    return Batch(*batch_first, 2 * lengths + 1)
 
 
 def init(rng: np.random.Generator) -> Model:
@@ -67,10 +67,12 @@ def init(rng: np.random.Generator) -> Model:
         for name, array in part.items():
             # The layer knows where the biases of push and pop should begin.
             if name != "heads.0.actions.bias":
-                part[name] = jnp.asarray(rng.uniform(-1, 1, array.shape) / np.sqrt(HIDDEN), jnp.float32)
+                drawn = rng.uniform(-1, 1, array.shape) / np.sqrt(HIDDEN)
+                part[name] = jax.device_put(drawn.astype(np.float32))
     return {"layer": layer, "readout": readout}
 
 
+@jax.jit
 def run(model: Model, batch: Batch) -> tuple[Array, Any]:
     """What the network answers, and what it does with its stack, at each step."""
     outputs, _, (trace,) = LAYER.scan(

@@ -122,11 +122,11 @@ KINDS = {
 
 
 class Batch(NamedTuple):
-    """Strings, padded to the same number of steps."""
+    """Strings, padded to the same number of steps; JAX takes arrays of NumPy as they are."""
 
-    seen: Array  # (B, T): END at the start, then the string
-    targets: Array  # (B, T): the string, then END
-    lengths: Array  # (B,): the number of steps, 2 |w| + 1
+    seen: np.ndarray  # (B, T): END at the start, then the string
+    targets: np.ndarray  # (B, T): the string, then END
+    lengths: np.ndarray  # (B,): the number of steps, 2 |w| + 1
 
 
 def draw_lengths(rng: np.random.Generator, count: int, longest: int) -> np.ndarray:
@@ -148,7 +148,7 @@ def strings(words: np.ndarray, lengths: np.ndarray) -> Batch:
     places = np.clip(np.minimum(steps, ends - 1 - steps), 0, longest - 1)
     targets = np.where(steps < ends, np.take_along_axis(words, places, 1), END)
     seen = np.concatenate([np.full((len(lengths), 1), END), targets[:, :-1]], 1)
-    return Batch(*map(jnp.asarray, (seen, targets, ends[:, 0] + 1)))
+    return Batch(seen, targets, ends[:, 0] + 1)
 
 
 def draw(rng: np.random.Generator, lengths: np.ndarray, longest: int) -> Batch:
@@ -183,18 +183,24 @@ def update(kind: Kind, total: int, models: Model, moments: Any, batch: Batch) ->
     return jax.lax.map(one, (models, moments))
 
 
+@jax.jit
+def those(starts: Any, which: Any) -> Any:
+    """One of the starts, or some of them."""
+    return jax.tree.map(lambda leaf: leaf[which], starts)
+
+
 def train(kind: Kind, rounds: tuple[Round, ...], seed: int) -> tuple[Model, list[np.ndarray]]:
     """The model of the best start; and the losses of each round, (steps, starts)."""
     rng, total = np.random.default_rng(seed), sum(each.steps for each in rounds)
     models = jax.vmap(kind.init)(jax.random.split(jax.random.key(seed), rounds[0].starts))
-    moments = jax.vmap(optimizer_of(kind, total).init)(models)
+    moments = jax.jit(jax.vmap(optimizer_of(kind, total).init))(models)
     losses: list[np.ndarray] = []
     with Progress() as progress:
         task = progress.add_task(f"seed {seed}", total=sum(each.starts * each.steps for each in rounds))
         for starts, longest, steps in rounds:
             if losses:
                 best = np.argsort(losses[-1][-RECENT:].mean(0))[:starts]
-                models, moments = jax.tree.map(lambda leaf, best=best: leaf[best], (models, moments))
+                models, moments = those((models, moments), best)
             values = []
             for _ in range(steps):
                 batch = draw(rng, draw_lengths(rng, BATCH, longest), longest)
@@ -202,18 +208,18 @@ def train(kind: Kind, rounds: tuple[Round, ...], seed: int) -> tuple[Model, list
                 values.append(np.asarray(value))
                 progress.update(task, advance=starts, description=f"seed {seed}, loss {values[-1].min():.3f}")
             losses.append(np.stack(values))
-    return jax.tree.map(lambda leaf: leaf[0], models), losses
+    return those(models, 0), losses
 
 
 def go_on(kind: Kind, model: Model, steps: int, seed: int) -> Model:
     """The model after more steps, at a tenth of the rate, on strings as long as those of DuSell & Chiang (2020)."""
     rng, gentle = np.random.default_rng((seed, 2)), kind._replace(rate=kind.rate / 10)
     models = jax.tree.map(lambda leaf: leaf[None], model)
-    moments = jax.vmap(optimizer_of(gentle, steps).init)(models)
+    moments = jax.jit(jax.vmap(optimizer_of(gentle, steps).init))(models)
     for _ in range(steps):
         batch = draw(rng, rng.integers(PAPER[0], PAPER[1] + 1, size=FEW), PAPER[1])
         models, moments, _ = update(gentle, steps, models, moments, batch)
-    return jax.tree.map(lambda leaf: leaf[0], models)
+    return those(models, 0)
 
 
 def test_paper(kind: Kind, model: Model, rng: np.random.Generator) -> float:
@@ -234,7 +240,7 @@ def draw_picture(model: Model) -> Figure:
     """What the automaton does with its stack on one string."""
     batch = strings(np.asarray([SHOWN]), np.asarray([len(SHOWN)]))
     stack = nondeterministic.empty(1, (0,), states=STATES, symbols=TOPS)
-    figure = plot_trace(nondeterministic, stack, model["actions"][batch.seen[0]], None)
+    figure = plot_trace(nondeterministic, stack, np.asarray(model["actions"])[batch.seen[0]], None)
     figure.axes[2].set_xticks(range(batch.seen.shape[1]), ["start", *map(str, batch.targets[0, :-1].tolist())])
     figure.axes[2].set_xlabel("the symbol that it has just seen")
     figure.axes[0].tick_params("y", labelsize=7)

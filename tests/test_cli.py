@@ -478,7 +478,7 @@ def test_the_command_says_what_it_needs(folder: Path, missing: str) -> None:
 def test_ctrl_c_ends_a_long_run(folder: Path) -> None:
     before = files(folder)
     terminal, theirs = os.openpty()
-    words = ["learn", "target.npy", "--steps", "1000000000", "--backend", "torch", "--plot", "x.png"]
+    words = ["learn", "target.npy", "--steps", "1000000000", "--plot", "x.png"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "80"}
     with subprocess.Popen(
         [sys.executable, "-m", "diffstack", *words], stdout=theirs, stderr=subprocess.PIPE, text=True, env=environment

@@ -78,7 +78,9 @@ def assert_goes_on(folder: Path) -> None:
             np.testing.assert_allclose(each, right[name], rtol=0, atol=TOLERANCE, err_msg=name)
 
 
-def test_jax(tmp_path: Path, x64: None) -> None:
+def test_jax(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, x64: None) -> None:
+    # Nobody looks at the command's picture.
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
     four = prepared(tmp_path, "four")
     names = ["jit, rnn", "shard_map, rnn", "jit, attention", "shard_map, attention", "passed along", "at once"]
     assert_close(devices_jax.found(), names)

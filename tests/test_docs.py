@@ -48,6 +48,14 @@ def test_docstrings(name: str):
     assert runner.failures == 0, "".join(report)
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of pictures stay empty; test_cli.py, test_training.py and test_plot.py draw one of each kind."""
+    if not FULL:
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
+
+
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_pages(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
@@ -78,12 +86,16 @@ def run_commands(example: Example) -> None:
 
 
 def fewer(words: list[str]) -> list[str]:
-    """The words of a command, with a hundredth of the steps of training, and a tenth of a length, where there are
-    hundreds, and in PyTorch, which compiles nothing; test_training.py trains in JAX too.
+    """The words of a command, with a hundredth of the steps of training where there are hundreds, and a tenth of the
+    lengths of 30 and more, and in PyTorch, which compiles nothing; test_training.py trains in JAX too.
     """
-    parts = {"--steps": 100, "--length": 10}
+    parts = {"--steps": (200, 100), "--length": (30, 10), "--testing": (30, 10)}
+
+    def part(word: str, least: int, by: int) -> str:
+        return re.sub(r"\d+", lambda number: str(int(number[0]) // (by if int(number[0]) >= least else 1)), word)
+
     words = [
-        str(int(word) // parts[before]) if before in parts and int(word) >= 200 else word
+        part(word, *parts[before]) if before in parts else word
         for before, word in zip(["", *words], words, strict=False)
     ]
     return [*words, "--backend", "torch"] if words[0] in ("train", "evaluate", "trace") else words

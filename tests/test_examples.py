@@ -1,9 +1,12 @@
 """The programs in `examples/`, shortened."""
 
 import importlib.util
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from matplotlib.image import imread
@@ -25,11 +28,18 @@ def opened(name: str) -> ModuleType:
     return program
 
 
+@cache
 def load(backend: Backend) -> ModuleType:
     """The controller's program, with fewer and shorter sequences."""
     program = opened(f"controller_{backend.name}")
     program.LONGEST, program.GOAL, program.STRETCH, program.BATCH, program.TESTS = 3, 4, 5, 16, 8
     return program
+
+
+def loss(controller: ModuleType, backend: Backend, *arguments: Any) -> np.ndarray:
+    """That of a program, which in JAX is compiled anew, with what it holds now."""
+    function = partial(controller.loss)
+    return backend.numpy((jax.jit(function) if backend.name == "jax" else function)(*arguments))
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +70,7 @@ def test_padding_has_no_answer(controller: ModuleType, backend: Backend):
     # What the readout makes of the padding has no cost.
     targets, answers = backend.numpy(batch.targets), backend.numpy(batch.answers)
     others = batch._replace(targets=backend.array(np.where(answers, targets, 0)))
-    losses = [backend.numpy(controller.loss(model, each)) for each in (batch, others)]
+    losses = [loss(controller, backend, model, each) for each in (batch, others)]
     np.testing.assert_array_equal(*losses)
 
 
@@ -74,12 +84,18 @@ def test_soft_strengths_have_a_cost(controller: ModuleType, backend: Backend, mo
     losses = []
     for penalty in (0.0, 1.0):
         monkeypatch.setattr(controller, "PENALTY", penalty)
-        losses.append(backend.numpy(controller.loss(model, batch)))
+        losses.append(loss(controller, backend, model, batch))
     assert losses[1] - losses[0] == pytest.approx(softness, rel=1e-4)
 
 
-def test_the_loss_goes_down(controller: ModuleType):
-    _, losses = controller.train(np.random.default_rng(0), 40)
+@cache
+def trained(backend: Backend) -> list[float]:
+    """The losses of the controller's program over 40 steps."""
+    return load(backend).train(np.random.default_rng(0), 40)[1]
+
+
+def test_the_loss_goes_down(controller: ModuleType, backend: Backend):
+    losses = trained(backend)
     assert len(losses) == 40
     assert losses[0] == pytest.approx(np.log(controller.SYMBOLS), rel=0.2)
     assert np.mean(losses[-10:]) < 0.75 * np.mean(losses[:10])
@@ -96,13 +112,16 @@ def test_the_program(controller: ModuleType, tmp_path: Path, capsys: pytest.Capt
 
 def test_both_programs_begin_alike():
     """They draw the same numbers, so the first losses and updates are the same."""
-    losses = [load(backend).train(np.random.default_rng(0), 5)[1] for backend in BACKENDS]
+    losses = [trained(backend)[:5] for backend in BACKENDS]
     np.testing.assert_allclose(*losses, rtol=1e-4)
 
 
 @pytest.fixture(scope="module")
 def unmarked() -> ModuleType:
-    """The program of unmarked reversal, with fewer, shorter sequences and fewer steps."""
+    """The program of unmarked reversal, with fewer, shorter sequences and fewer steps.
+
+    Its tests go on for 10 steps, for which an update is compiled once.
+    """
     program = opened("unmarked_reversal")
     program.ROUNDS = (program.Round(2, 2, 3), program.Round(1, 2, 2))
     program.LONGER, program.SHOWN, program.BATCH, program.TESTS = (3,), (0, 1), 8, 8
@@ -163,9 +182,9 @@ def test_the_program_of_unmarked_reversal(
     capsys: pytest.CaptureFixture[str],
     stack: str,
 ):
-    unmarked.main(["--stack", stack, "--seeds", "1", "--further", "2", "--out", str(tmp_path / "picture.png")])
+    unmarked.main(["--stack", stack, "--seeds", "1", "--further", "10", "--out", str(tmp_path / "picture.png")])
     *_, figures, further, minutes = capsys.readouterr().out.splitlines()
-    assert further.startswith("  after 2 steps on 40 to 80 symbols: ")
+    assert further.startswith("  after 10 steps on 40 to 80 symbols: ")
     assert figures.startswith("seed 1, nats a symbol above the source: |w| <= 2: ")
     assert "|w| = 3: " in figures
     assert minutes.endswith(" minutes")

@@ -25,6 +25,8 @@ EXTRA_NAMES = {
         "gathered",
         "with_row",
     },
+    # JAX finds where elements go while it compiles.
+    "reversal.py": {"_places"},
     # PyTorch pays for every step of a loop, so its addresses are found without one.
     "_parallel/discrete.py": {"_addresses", "_first_fault", "_depths", "_faults"},
     # PyTorch differentiates the loop where JAX has no derivative; JAX compiles runs of steps, turns a table in a way of

@@ -1,11 +1,12 @@
 """Reverse a sequence with two stacks: what the first pops, the second is pushed."""
 
 import math
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from diffstack import _checks
@@ -50,13 +51,18 @@ def _reverse(sequence: Array, stack: Any, method: str, only_moves: bool) -> Arra
     if not only_moves:
         return _by_two_stacks(rows, stack, method).reshape(sequence.shape)
     # Where an element goes does not depend on it, so the stacks carry addresses, once, while this is compiled, and each
-    # element moves once.
-    with jax.ensure_compile_time_eval():
-        order = _by_two_stacks(jnp.arange(len(rows), dtype=jnp.int32)[:, None], stack, method)[:, 0]
-        places = jnp.argsort(order)
-    # The transpose of a scatter is a gather; that of a gather would be a sum.
+    # element moves once. The transpose of a scatter is a gather; that of a gather would be a sum.
+    places = _places(len(rows), stack, method)
     moved = jnp.zeros_like(rows).at[places].set(rows, mode="promise_in_bounds", unique_indices=True)
     return moved.reshape(sequence.shape)
+
+
+@cache
+def _places(n: int, stack: Any, method: str) -> np.ndarray:
+    """Where each element goes, by a program that is compiled apart, whatever is traced around it."""
+    addresses = np.arange(n, dtype=np.int32)[:, None]
+    carry = jax.jit(_by_two_stacks, static_argnums=(1, 2)).lower(addresses, stack, method).compile()
+    return np.argsort(np.asarray(carry(addresses))[:, 0]).astype(np.int32)
 
 
 def _by_two_stacks(rows: Array, stack: Any, method: str) -> Array:

@@ -59,7 +59,7 @@ class Network:
         >>> from diffstack.jax_impl.training import Network
         >>> network = Network(3, 2, 4, StackRNN(4, 8, Stack("neural_stack", 4)))
         >>> parameters = network.init(jax.random.key(0))
-        >>> network.logits(parameters, jnp.asarray([[0, 1, 2]])).shape
+        >>> jax.jit(network.logits)(parameters, jnp.asarray([[0, 1, 2]])).shape
         (1, 3, 2)
     """
 
@@ -155,8 +155,9 @@ def shapes(network: Network) -> dict[str, tuple[int, ...]]:
 
 def start(network: Network, numbers: Sequence[Mapping[str, np.ndarray]]) -> Learner:
     """Networks that start from these parameters, one set for each seed."""
-    parameters = {name: jnp.stack([jnp.asarray(some[name]) for some in numbers]) for name in shapes(network)}
-    return Learner(parameters, jax.vmap(optax.scale_by_adam().init)(parameters))
+    # NumPy puts the seeds together, where JAX would compile a program for every shape.
+    parameters = jax.device_put({name: np.stack([some[name] for some in numbers]) for name in shapes(network)})
+    return Learner(parameters, jax.jit(jax.vmap(optax.scale_by_adam().init))(parameters))
 
 
 def update(
@@ -217,7 +218,7 @@ def predict(
 
 def traced(network: Network, learner: Learner, index: int, tokens: Int[Array, "batch time"]) -> Any:
     """The logits, and the traces of the stacks, while the network of one seed reads."""
-    parameters = {name: each[index] for name, each in learner.parameters.items()}
+    parameters = jax.jit(lambda seeds: {name: each[index] for name, each in seeds.items()})(learner.parameters)
     return jax.jit(partial(network.logits, trace=True))(parameters, tokens)
 
 
@@ -234,10 +235,12 @@ def saved(learner: Learner) -> list[dict[str, np.ndarray]]:
 
 def restored(network: Network, saved: Sequence[Mapping[str, np.ndarray]]) -> Learner:
     """The networks that were saved, by this framework or the other."""
-    parameters, first, second = (
-        start(network, [_part(each, part) for each in saved]).parameters for part in ("parameters", "first", "second")
-    )
-    counts = jnp.asarray([int(each["count"]) for each in saved], jnp.int32)
+    parts = [
+        {name: np.stack([each[f"{part}.{name}"] for each in saved]) for name in shapes(network)}
+        for part in ("parameters", "first", "second")
+    ]
+    counts = np.asarray([each["count"] for each in saved], np.int32)
+    parameters, first, second, counts = jax.device_put((*parts, counts))
     return Learner(parameters, optax.ScaleByAdamState(counts, first, second))
 
 

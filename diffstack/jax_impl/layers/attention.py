@@ -52,7 +52,7 @@ class StackAttention:
         >>> from diffstack.jax_impl.layers import StackAttention
         >>> layer = StackAttention(8, 4, heads=2)
         >>> parameters = layer.init(jax.random.key(0))
-        >>> outputs, carry = layer.scan(parameters, jnp.ones((2, 5, 8)))
+        >>> outputs, carry = jax.jit(layer.scan)(parameters, jnp.ones((2, 5, 8)))
         >>> outputs.shape
         (2, 5, 8)
 
@@ -159,8 +159,8 @@ class StackTrans:
         >>> from diffstack.jax_impl.layers import StackTrans
         >>> layer = StackTrans(8, 2, heads=2, slots=3)
         >>> parameters = layer.init(jax.random.key(0))
-        >>> hidden, state = layer.step(parameters, jnp.ones((2, 5, 8)))
-        >>> hidden, state = layer.step(parameters, hidden, state)
+        >>> hidden, state = jax.jit(layer.step)(parameters, jnp.ones((2, 5, 8)))
+        >>> hidden, state = jax.jit(layer.step)(parameters, hidden, state)
         >>> hidden.shape, state.buffer.shape
         ((2, 5, 8), (2, 5, 2, 3, 3))
 

@@ -67,7 +67,7 @@ class StackRNN:
         >>> from diffstack.jax_impl.layers import Stack, StackRNN
         >>> layer = StackRNN(3, 8, Stack("neural_stack", 4))
         >>> parameters = layer.init(jax.random.key(0))
-        >>> outputs, carry = layer.scan(parameters, jnp.ones((2, 5, 3)))
+        >>> outputs, carry = jax.jit(layer.scan)(parameters, jnp.ones((2, 5, 3)))
         >>> outputs.shape
         (2, 5, 8)
 
