@@ -16,12 +16,14 @@ import pytest
 import torch
 from beartype import beartype
 from hypothesis import settings
+from jax._src import source_info_util
 from jax._src.interpreters import mlir
 from jaxtyping import AbstractArray, jaxtyped
 
 import diffstack.jax_impl
 import diffstack.torch_impl
 from backends import BACKENDS, Backend
+from families import FULL
 
 # Where no bits are promised XLA compiles in a fifth of its time: without optimizations, one kernel an operation.
 QUICK = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
@@ -33,12 +35,15 @@ FLAGS = ["--xla_force_host_platform_device_count=4", *(QUICK if "DIFFSTACK_QUICK
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
 
 torch.set_num_threads(1)
-# XLA carries along which lines of Python every operation came from, and nobody reads it here: a tenth of its time.
+# JAX notes which lines of Python every operation came from, and XLA carries them along; nobody reads them here.
+source_info_util.current = lambda: source_info_util._source_info_context.context
 jax.config.update("jax_traceback_in_locations_limit", 0)
 # Traces leave many objects, which Python's collector would walk through again and again.
 gc.set_threshold(400_000, 20, 100)
 
-settings.register_profile("suite", deadline=None, derandomize=bool(os.environ.get("CI")), max_examples=8)
+settings.register_profile(
+    "suite", deadline=None, derandomize=bool(os.environ.get("CI")), max_examples=25 if FULL else 5
+)
 settings.load_profile("suite")
 
 _another_context = mlir.make_ir_context

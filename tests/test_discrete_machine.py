@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from backends import BACKENDS, JAX, Backend, assert_same_bits
+from backends import BACKENDS, JAX, TORCH, Backend, assert_same_bits
 from diffstack.actions import NOOP, POP, PUSH
 from diffstack.errors import StackOverflowError, StackUnderflowError
 from diffstack.families import INTEGER, MOVABLE
@@ -97,5 +97,6 @@ def machine(backend: Backend, dtype: str) -> type[RuleBasedStateMachine]:
 def test_against_a_python_list(backend: Backend, dtype: str):
     with backend.x64():
         run_state_machine_as_test(
-            machine(backend, dtype), settings=settings(max_examples=6, stateful_step_count=20, deadline=None)
+            machine(backend, dtype),
+            settings=settings(max_examples=6 if FULL or backend is TORCH else 3, stateful_step_count=20, deadline=None),
         )
