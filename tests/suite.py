@@ -39,7 +39,7 @@ torch.set_num_threads(1)
 source_info_util.current = lambda: source_info_util._source_info_context.context
 jax.config.update("jax_traceback_in_locations_limit", 0)
 # Traces leave many objects, which Python's collector would walk through again and again.
-gc.set_threshold(400_000, 20, 100)
+gc.set_threshold(2_000_000, 20, 100)
 
 settings.register_profile(
     "suite", deadline=None, derandomize=bool(os.environ.get("CI")), max_examples=25 if FULL else 5

@@ -35,6 +35,7 @@ from families import (
     SCANS,
     SMALL,
     STEP,
+    SUPERPOSITION,
     Case,
     Family,
     by_turns,
@@ -240,8 +241,9 @@ def assert_as_plain(case: Case, result: Any, arguments: tuple[Any, ...]) -> None
         assert_close(left, right, TOLERANCE)
 
 
-# Of these `unroll`, which takes longest, becomes a graph with the full product alone.
-DEAR = (NEURAL_QUEUE, NEURAL_DEQUE, NONDETERMINISTIC)
+# Of these `unroll`, which takes longest, becomes a graph with the full product alone; of the superposition stack,
+# test_layers.py compiles the network.
+DEAR = (SUPERPOSITION, NEURAL_STACK, NEURAL_QUEUE, NEURAL_DEQUE, NONDETERMINISTIC)
 # The scans that are exported; torch_impl/test_transforms.py compiles others.
 EXPORTED = (POINTER, NEURAL_STACK, NEURAL_DEQUE)
 
