@@ -74,7 +74,7 @@ def test_recurrent_with_several_stacks():
     """Over several chunks: stacks with strengths and of codes; of two ends are those of test_a_trace."""
     families = product(*FAMILIES) or (DISCRETE, NEURAL_STACK)
     layers = pair("StackRNN", 2, 5, tuple(stack_of(family.name) for family in families))
-    ours, theirs = gradients(*layers, RNG.normal(size=(40, 2)), method="chunked", final_states=False)
+    ours, theirs = gradients(*layers, RNG.normal(size=(32, 2)), method="chunked", final_states=False)
     for left, right in zip(theirs, ours, strict=True):
         assert_close(left, right, 1e-11)
 

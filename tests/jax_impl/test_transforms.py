@@ -71,8 +71,11 @@ def test_shapes_without_values(case: Case):
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
 @pytest.mark.parametrize("axis", [0, *product(-1)])
 def test_vmap(family: Family, axis: int):
-    """Mapping over the batch axis gives what the oracle gives, wherever it stands; all verbs in one program."""
-    cases = [case for case in CASES if case.family is family]
+    """Mapping over the batch axis gives what the oracle gives, wherever it stands; all verbs in one program.
+
+    A `scan` takes longest: those of some families are mapped below, and of the others by parity.
+    """
+    cases = [case for case in CASES if case.family is family and (FULL or not case.method)]
     functions, given = zip(*(prepared(case, np.float64) for case in cases), strict=True)
     moved = jax.tree.map(lambda leaf: np.moveaxis(np.asarray(leaf), 0, axis), given)
 
