@@ -20,6 +20,7 @@ from families import (
     NEURAL_DEQUE,
     NEURAL_QUEUE,
     NEURAL_STACK,
+    NONDETERMINISTIC,
     SCANS,
     SMALL,
     STEP,
@@ -72,13 +73,13 @@ def loss(function: Callable[..., Any]) -> Callable[..., Tensor]:
     [
         case
         for case in mainly_scans(DIFFERENTIABLE)
-        if FULL or (case.method == "parallel" and case.family not in (NEURAL_STACK, NEURAL_DEQUE))
+        if FULL or (case.method == "parallel" and case.family not in (NEURAL_STACK, NEURAL_DEQUE, NONDETERMINISTIC))
     ],
     ids=str,
 )
 def test_gradcheck(case: Case):
-    """The parallel methods have a backward pass of their own; the loops are autograd's. Of the neural families, which
-    take longest, the queue is here, and all are below.
+    """The parallel methods have a backward pass of their own; the loops are autograd's. Of the neural families and the
+    automaton, which take longest, the queue is here, and all are below.
     """
     size = Size(2 if case.method else None, 2, (1,))
     arguments = TORCH.arguments(case, size)
