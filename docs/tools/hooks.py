@@ -107,7 +107,7 @@ class Formulae(Extension):
 
 
 class _Inline(InlineProcessor):
-    def handleMatch(self, m: re.Match[str], data: str) -> tuple[Element, int, int]:  # noqa: N802  # the same
+    def handleMatch(self, m: re.Match[str], data: str) -> tuple[Element, int, int]:  # noqa: N802  # the name is Markdown's
         return _element(m[1], "inline"), m.start(0), m.end(0)
 
 
