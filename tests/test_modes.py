@@ -334,6 +334,34 @@ def test_torch_autocast(case: Case):
             assert_same_bits(left, right)
 
 
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+def test_torch_autocast_to_another_dtype(family: Family):
+    """A state of float16 under autocast to bfloat16, which cannot join such arrays by itself."""
+    module, sizes = TORCH.module(family.name), {"states": 2, "symbols": 2} if family.automaton else {}
+    codes = [[0, 1], [2, 0]] if len(family.ends) > 1 else [0, 1, 2]
+    sequence = torch.randn(3, 2).half()
+    state, *inputs = sized(next(case for case in SCANS if case.family is family), SMALL.time, 2)
+    if not family.automaton:  # whose weights have a dtype of their own
+        state, inputs = jax.tree.map(lambda leaf: leaf.half() if is_floating(leaf) else leaf, (state, inputs))
+    unroll = partial(TORCH.module("controller").unroll, lambda carry, each, read: (carry, *each, (each, read)), ())
+
+    def run() -> list[Any]:
+        bottom = {"bottom": sequence[0]} if family.automaton else {}
+        results = [module.empty(3, (2,), dtype=torch.float16, **sizes, **bottom)]
+        options = {"dtype": torch.float16} if family.action else {}
+        results.append(module.encode(codes, **options, **sizes))
+        results += [unroll(state, tuple(inputs), method=method) for method in ("sequential", "chunked")]
+        if family.is_stack:
+            results.append(TORCH.module("reversal").reverse(sequence, stack=module))
+        return results
+
+    plain = run()
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = run()
+    for left, right in zip(TORCH.numpys(cast), TORCH.numpys(plain), strict=True):
+        assert_same_bits(left, right)
+
+
 @pytest.mark.parametrize("case", [*CASES, *MODES], ids=str)
 def test_torch_meta(case: Case):
     """Shapes and dtypes come out without values, under autocast too."""

@@ -26,7 +26,7 @@ from diffstack._checks import Layout
 from diffstack._plan import Plan
 from diffstack.families import FAMILIES, Family
 from diffstack.torch_impl import _methods
-from diffstack.torch_impl._arrays import as_array, as_lengths, run, shaped
+from diffstack.torch_impl._arrays import as_array, as_lengths, run, shaped, without_autocast
 from diffstack.torch_impl._chunked import FORMS, _stepwise
 from diffstack.torch_impl._ragged import noop, stopped, where_live
 
@@ -152,8 +152,9 @@ def _over_sequence(
         )
         outputs += output
     if outputs:
-        # PyTorch takes None for a leaf.
-        stacked = tree.tree_map(lambda *steps: None if steps[0] is None else torch.stack(steps, rank), *outputs)
+        with without_autocast(states[0][0]):
+            # PyTorch takes None for a leaf.
+            stacked = tree.tree_map(lambda *steps: None if steps[0] is None else torch.stack(steps, rank), *outputs)
     else:
         stacked = _without_steps(decide, carry, leaves, structure, reads, rank)
     return (carry, tuple(map(partial(_ended, lengths), stacks, states))), stacked

@@ -74,6 +74,7 @@ from diffstack.torch_impl._arrays import (
     matmul,
     run,
     shaped,
+    without_autocast,
 )
 from diffstack.torch_impl._logs import as_logs, divided, dtype_of_logs, log, logsumexp
 from diffstack.torch_impl._parallel import nondeterministic as _parallel
@@ -337,7 +338,8 @@ def empty(
         _checks.check_bottom(bottom, layout, dtype)
         rank = len(layout.batch)
         last = bottom.expand(*layout.batch, *layout.element).unsqueeze(rank)
-        values = torch.cat([values.narrow(rank, 0, layout.slots - 1), last], rank)
+        with without_autocast(values):
+            values = torch.cat([values.narrow(rank, 0, layout.slots - 1), last], rank)
     return NondeterministicState(values, *_bottom(layout.batch, (layout.slots, *shape), dtype_of_logs(dtype), device))
 
 
@@ -366,7 +368,7 @@ def encode(codes: Any, pushed: Any = None, *, states: int = 1, symbols: int = 1,
     pushed = torch.zeros_like(codes) if pushed is None else as_codes(pushed, "pushed")
     _checks.check_shape("pushed", pushed.shape, codes.shape, "a symbol for each of the codes")
     states, symbols = _checks.check_count("states", states, 1), _checks.check_count("symbols", symbols, 1)
-    return _encode(codes, pushed, states=states, symbols=symbols, dtype=floating_dtype(dtype))
+    return run(_encode, codes, pushed, states=states, symbols=symbols, dtype=floating_dtype(dtype))
 
 
 def peek(state: NondeterministicState) -> Tensor:

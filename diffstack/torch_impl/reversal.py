@@ -9,7 +9,7 @@ from torch import Tensor
 from diffstack import _checks
 from diffstack.actions import POP, PUSH
 from diffstack.torch_impl import pointer
-from diffstack.torch_impl._arrays import as_array
+from diffstack.torch_impl._arrays import as_array, run
 
 
 def reverse(
@@ -39,7 +39,9 @@ def reverse(
     family = _checks.check_stack(stack, "diffstack.torch_impl")
     _checks.check_sequence("sequence", sequence, family)
     _checks.check_choice("method", method, ("auto", *family.methods))
-    return _reverse(sequence, stack, method, family.only_moves) if len(sequence) else sequence
+    if not len(sequence):
+        return sequence
+    return run(_reverse, sequence, stack=stack, method=method, only_moves=family.only_moves)
 
 
 def _reverse(sequence: Tensor, stack: Any, method: str, only_moves: bool) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from diffstack._layers import Stack
 from diffstack.families import FAMILIES
+from diffstack.torch_impl._arrays import without_autocast
 
 _MODULES = {name: import_module(f"diffstack.torch_impl.{name}") for name in FAMILIES}
 
@@ -53,4 +54,5 @@ def grown(stack: Stack, state: Any, steps: int) -> Any:
     if stack.table.automaton:
         return module_of(stack.family).resize(state, state.edges.shape[-3] + steps)
     space = state.buffer.new_zeros((*state.buffer.shape[:-2], steps, state.buffer.shape[-1]))
-    return state._replace(buffer=torch.cat([state.buffer, space], -2))
+    with without_autocast(space):
+        return state._replace(buffer=torch.cat([state.buffer, space], -2))
