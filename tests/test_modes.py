@@ -210,6 +210,9 @@ def test_jax_reversal(family: Family):
     jax.export.export(jax.jit(reverse))(shape)
     with jax.set_mesh(mesh(AxisType.Explicit)):
         explicit = jax.jit(reverse)(sharded(sequences))
+        # A sequence in parts is made whole.
+        parts = JAX.module("reversal").reverse(sharded(sequences[0, :4]), stack=JAX.module(family.name))
+    assert_same_bits(np.asarray(parts), np.asarray(sequences[0, 3::-1]))
     for result in (in_shard_map(reverse)(sequences), explicit):
         assert_same_bits(np.asarray(result), np.asarray(sequences[:, ::-1]))
     with jax.set_mesh(mesh(AxisType.Auto)):
