@@ -23,6 +23,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 from backends import JAX, TORCH, assert_close, assert_same_bits
 from controllers import MODES
+from diffstack import jax_impl
 from families import (
     CASES,
     FAMILIES,
@@ -218,6 +219,33 @@ def test_jax_reversal(family: Family):
     with jax.set_mesh(mesh(AxisType.Auto)):
         result = in_shard_map(reverse)(sequences[:, 1:])
     assert_same_bits(np.asarray(result), np.asarray(sequences[:, :0:-1]))
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+def test_jax_layers_on_an_explicit_mesh(family: Family):
+    """One call goes on from another; every third family runs."""
+    layers, capacity = jax_impl.layers, 6 if family.name == "pointer" else None
+    network = layers.StackRNN(4, 5, layers.Stack(family.name, 2, capacity))
+    attention = layers.StackAttention(4, 2, 2, family.name, capacity)
+    parameters = [layer.init(jax.random.key(0)) for layer in (network, attention)]
+
+    def run(parameters: Any, xs: Any) -> list[Any]:
+        results = []
+        for layer, mine in zip((network, attention), parameters, strict=True):
+            outputs, carry = layer.scan(mine, xs, lengths=jnp.asarray([3, 1]))
+            results += [outputs, layer.scan(mine, xs, carry)[0]]
+        return results
+
+    xs = jnp.asarray(np.random.default_rng(1).normal(size=(2, 3, 4)), jnp.float32)
+    with jax.set_mesh(mesh(AxisType.Explicit)):
+        everywhere = jax.tree.map(lambda leaf: jax.device_put(leaf, PartitionSpec()), parameters)
+        if family not in some(FAMILIES, 1):
+            traced_gradient = jax.grad(lambda *arguments: sum(map(jnp.sum, run(*arguments))), 1)
+            assert jax.eval_shape(traced_gradient, everywhere, sharded(xs)).shape == xs.shape
+            return
+        results = jax.jit(run)(everywhere, sharded(xs))
+    assert all(leaf.sharding.spec[0] == "batch" for leaf in results)
+    assert_all_close(results, JAX.computed(run, parameters, xs))
 
 
 # --- PyTorch ---

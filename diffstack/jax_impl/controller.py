@@ -142,7 +142,7 @@ def _over_sequence(
     rank, time = len(stacks[0].layout.batch), stacks[0].plan.time
     states, reads = tuple(stack.state for stack in stacks), tuple(map(_peek, stacks))
     carry, states, reads, inputs, lengths = alike((carry, states, reads, inputs, lengths))
-    states, reads = spread((states, reads), inputs, rank)
+    states, reads, lengths = spread((states, reads, lengths), inputs, rank)
     inputs = jax.tree.map(lambda leaf: jnp.moveaxis(stopped(leaf, lengths), rank, 0), inputs)
     outputs = []
     for first, stop, steps in (

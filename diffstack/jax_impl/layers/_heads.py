@@ -60,8 +60,7 @@ def grown(stack: Stack, state: Any, steps: int) -> Any:
         return module_of(stack.family).resize(state, state.strengths.shape[-1] + stack.ends * steps)
     if stack.table.automaton:
         return module_of(stack.family).resize(state, state.edges.shape[-3] + steps)
-    space = jnp.zeros_like(state.buffer, shape=(*state.buffer.shape[:-2], steps, state.buffer.shape[-1]))
-    return state._replace(buffer=jnp.concatenate([state.buffer, space], -2))
+    return state._replace(buffer=jnp.pad(state.buffer, [(0, 0)] * (state.buffer.ndim - 2) + [(0, steps), (0, 0)]))
 
 
 def uniform(key: Array, shape: tuple[int, ...], inputs: int, dtype: Any) -> Array:

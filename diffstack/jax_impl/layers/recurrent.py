@@ -31,7 +31,7 @@ from jax import Array
 
 from diffstack import _layers
 from diffstack._layers import Stack
-from diffstack.jax_impl._arrays import as_array, matmul
+from diffstack.jax_impl._arrays import as_array, matmul, spread
 from diffstack.jax_impl.controller import unroll
 from diffstack.jax_impl.layers._heads import actions_of, grown, joined, linear, start, uniform
 
@@ -169,7 +169,7 @@ class StackRNN:
         """The carry to start from, with room for all steps where a stack's capacity is what it needs."""
         *batch, time, _ = inputs.shape
         if carry is None:
-            zeros = jnp.zeros_like(inputs, shape=(*batch, self.hidden))
+            zeros = spread(jnp.zeros_like(inputs, shape=(*batch, self.hidden)), inputs, len(batch))
             states = (start(stack, time, tuple(batch), inputs.dtype) for stack in self.stacks)
             return (zeros, zeros) if self.cell == "lstm" else (zeros,), tuple(states)
         hidden, states = carry

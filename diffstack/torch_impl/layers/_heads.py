@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
 
 from diffstack._layers import Stack
 from diffstack.families import FAMILIES
-from diffstack.torch_impl._arrays import without_autocast
 
 _MODULES = {name: import_module(f"diffstack.torch_impl.{name}") for name in FAMILIES}
 
@@ -53,6 +53,4 @@ def grown(stack: Stack, state: Any, steps: int) -> Any:
         return module_of(stack.family).resize(state, state.strengths.shape[-1] + stack.ends * steps)
     if stack.table.automaton:
         return module_of(stack.family).resize(state, state.edges.shape[-3] + steps)
-    space = state.buffer.new_zeros((*state.buffer.shape[:-2], steps, state.buffer.shape[-1]))
-    with without_autocast(space):
-        return state._replace(buffer=torch.cat([state.buffer, space], -2))
+    return state._replace(buffer=pad(state.buffer, (0, 0, 0, steps)))
