@@ -305,16 +305,16 @@ def check_lengths(lengths: Any, batch: Sequence[int]) -> None:
     check_shape("lengths", lengths.shape, batch, "one length for each stack of the state")
 
 
-def check_code_list(codes: Any, name: str = "codes") -> None:
-    """Integer codes may come as an array or as lists."""
+def check_code_list(codes: Any, name: str = "codes", what: str = "integer codes") -> None:
+    """Integers may come as an array or as lists."""
     if hasattr(codes, "dtype"):
         return
     try:
         array = np.asarray(codes)
     except ValueError:
-        bad_value(name, "integer codes in lists of equal lengths", codes)
+        bad_value(name, f"{what} in lists of equal lengths", codes)
     if array.dtype.kind not in "iufcb":
-        bad_type(name, "integer codes", repr(codes))
+        bad_type(name, what, repr(codes))
 
 
 def check_learning(program: Any, optimizer: Any, is_optimizer: bool) -> None:

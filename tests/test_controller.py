@@ -273,6 +273,23 @@ def test_lengths(backend: Backend, case: Case):
             assert not actual[where, length:].any()
 
 
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("backend", "case"), dear([case for case in MODES if case.family.automaton], 0), ids=str)
+def test_a_sequence_without_a_step_keeps_its_state(backend: Backend, case: Case):
+    """To the bit, and so its gradient is what it was given."""
+    arguments = backend.arrays(tuple(case.arguments(Size(2, 3, (2,), (2,)))), case.family)
+    lengths = backend.array(np.array([0, 2]))
+
+    def ended(*arguments: Any) -> Any:
+        return unrolled(backend, case)(*arguments, lengths)[0][1]
+
+    ones = [np.ones_like(leaf) for leaf in backend.numpys(arguments[0])]
+    states, gradients = backend.outcome(ended, arguments, ones)
+    for actual, first, gradient in zip(states, backend.numpys(arguments[0]), gradients[:3], strict=True):
+        assert_same_bits(actual[0], first[0])
+        assert (gradient[0] == 1).all()
+
+
 @pytest.mark.bits
 @pytest.mark.parametrize("count", [24, *product(40)])
 @pytest.mark.parametrize(("backend", "family"), dear([family for family in FAMILIES if family.is_stack], 0), ids=str)

@@ -1,12 +1,13 @@
 """`scan(..., lengths=...)`: every sequence of a batch is as it would be alone, without its padding."""
 
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
-from backends import BACKENDS, TORCH, Backend, assert_close, dear
+from backends import BACKENDS, JAX, TORCH, Backend, assert_close, dear
 from families import FAMILIES, FULL, SCANS, Case, Family, Size, by_turns, floats, is_floating
 
 LENGTHS = np.array([0, 3, 5, 3])
@@ -103,6 +104,7 @@ def test_lengths_without_a_batch(backend: Backend, case: Case):
     whole, none = scan(*arguments, **case.options), scan(*arguments, lengths=0, **case.options)
     for actual, expected in (
         (scan(*arguments, lengths=9, **case.options), whole),
+        (scan(*arguments, lengths=2**40, **case.options), whole),
         (scan(*arguments, lengths=-1, **case.options), none),
     ):
         for left, right in zip(backend.numpys(actual), backend.numpys(expected), strict=True):
@@ -126,3 +128,14 @@ def test_bad_lengths(backend: Backend):
     ]:
         with pytest.raises(error, match=message):
             pointer.scan(state, *sequences, lengths=backend.array(lengths))
+    attention = backend.module("layers").StackAttention(4, 2)
+    run = partial(attention.scan, attention.init(jax.random.key(0))) if backend is JAX else attention
+    inputs = backend.array(np.zeros((2, 3, 4), np.float32))
+    for lengths, error, message in [
+        ([[1], [2, 3]], ValueError, r"lengths: expected integers in lists of equal lengths, got \[\[1\], \[2, 3\]\]"),
+        ("ab", TypeError, "lengths: expected integers, got 'ab'"),
+        ([1, 2, 3], ValueError, r"lengths: expected shape \(2,\), .*, got shape \(3,\)"),
+    ]:
+        for call in (lambda lengths: pointer.scan(state, *sequences, lengths=lengths), partial(run, inputs)):
+            with pytest.raises(error, match=f"^{message}"):
+                call(lengths=lengths)

@@ -20,6 +20,8 @@ from diffstack import _checks
 from diffstack._checks import Layout
 from diffstack.families import FLOATING, MOVABLE
 
+_LONGEST = np.iinfo(np.int32).max
+
 
 def as_array(name: str, value: Any, like: Array | None = None) -> Array:
     """`value` as a strongly typed array; a Python number gets the dtype of `like`."""
@@ -65,13 +67,18 @@ def as_codes(codes: Any, name: str = "codes") -> Array:
     return as_array(name, codes)
 
 
-def as_lengths(lengths: Any, layout: Layout) -> Array | None:
+def as_lengths(lengths: Any, batch: tuple[int, ...]) -> Array | None:
     """The lengths of ragged sequences, or None where all are whole."""
     if lengths is None:
         return None
-    lengths = as_array("lengths", np.asarray(lengths) if isinstance(lengths, int | float | list | tuple) else lengths)
-    _checks.check_lengths(lengths, layout.batch)
-    return lengths.astype(jnp.int32)
+    _checks.check_code_list(lengths, "lengths", "integers")
+    lengths = lengths if hasattr(lengths, "dtype") else np.asarray(lengths)
+    if isinstance(lengths, np.ndarray | np.generic) and lengths.dtype == np.int64:
+        # Before JAX narrows them, to the lower half of their bits.
+        lengths = np.clip(lengths, -1, _LONGEST)
+    lengths = as_array("lengths", lengths)
+    _checks.check_lengths(lengths, batch)
+    return (jnp.clip(lengths, -1, _LONGEST) if lengths.dtype == jnp.int64 else lengths).astype(jnp.int32)
 
 
 def floating_dtype(dtype: Any) -> Any:

@@ -107,7 +107,7 @@ def unroll(
     layout = _checks.check_same_batch([layout for *_, layout in opened])
     inputs = jax.tree.map(lambda leaf: as_array("inputs", leaf), inputs)
     time = _checks.check_inputs([leaf.shape for leaf in jax.tree.leaves(inputs)], layout)
-    lengths = as_lengths(lengths, layout)
+    lengths = as_lengths(lengths, layout.batch)
     if lengths is not None:
         _checks.check_carry([np.shape(leaf) for leaf in jax.tree.leaves(carry)], layout)
     chunk = _methods.chunk(method, time, [(family, layout) for family, *_, layout in opened])
@@ -143,6 +143,7 @@ def _over_sequence(
     states, reads = tuple(stack.state for stack in stacks), tuple(map(_peek, stacks))
     carry, states, reads, inputs, lengths = alike((carry, states, reads, inputs, lengths))
     states, reads, lengths = spread((states, reads, lengths), inputs, rank)
+    given = states
     inputs = jax.tree.map(lambda leaf: jnp.moveaxis(stopped(leaf, lengths), rank, 0), inputs)
     outputs = []
     for first, stop, steps in (
@@ -165,7 +166,7 @@ def _over_sequence(
             output = jax.tree.map(lambda leaf, n=stop - first: leaf.reshape(n, *leaf.shape[2:]), output)
         outputs.append(output)
     outputs = jax.tree.map(lambda *parts: jnp.moveaxis(jnp.concatenate(parts), 0, rank), *outputs)
-    return (carry, tuple(map(partial(_ended, lengths), stacks, states))), outputs
+    return (carry, tuple(map(partial(_ended, lengths), stacks, given, states))), outputs
 
 
 def _over_chunk(
@@ -228,12 +229,15 @@ def _peek(stack: _Stack) -> Any:
     return reads if len(reads) > 1 else reads[0]
 
 
-def _ended(lengths: Array | None, stack: _Stack, state: Any) -> Any:
+def _ended(lengths: Array | None, stack: _Stack, given: Any, state: Any) -> Any:
     """The state after the last step, as the family has it."""
     if not stack.plan.final_states:
         return None
     state = run(stack.form.end, state, lengths, plan=stack.plan)
-    state = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), state, stack.state)
+    state = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), state, given)
+    if lengths is not None:
+        # A sequence without a step leaves the state as it was, to the bit.
+        state = where_live(lengths > 0, state, given)
     return shaped(state, stack.layout)
 
 

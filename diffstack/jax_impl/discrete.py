@@ -272,7 +272,7 @@ def scan(
     actions, elements = as_array("actions", actions, state.depth), as_array("elements", elements, state.buffer)
     time = _checks.check_elements("elements", elements, layout, state.buffer.dtype)
     _checks.check_codes("actions", actions, (*layout.batch, time))
-    lengths = as_lengths(lengths, layout)
+    lengths = as_lengths(lengths, layout.batch)
     method = _methods.choose(method, "discrete", time, layout)
     return shaped(run(_scan, state, actions, flat(elements, layout), lengths, method=method), layout)
 

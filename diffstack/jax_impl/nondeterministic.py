@@ -430,7 +430,7 @@ def scan(
     elements = as_wide("elements", elements, state.values)
     time = _checks.check_elements("elements", elements, layout, state.values.dtype)
     _checks.check_log_weights(actions, layout, state.tops, (time,))
-    lengths = as_lengths(lengths, layout)
+    lengths = as_lengths(lengths, layout.batch)
     method = _methods.choose(method, "nondeterministic", time, layout)
     state, reads = run(_scan, state, actions, flat(elements, layout), lengths, method=method)
     return shaped(state, layout), _shaped(reads, layout)

@@ -346,7 +346,7 @@ def scan(
     actions, elements = as_wide("actions", actions, state.index), as_wide("elements", elements, state.buffer)
     time = _checks.check_elements("elements", elements, layout, state.buffer.dtype)
     _checks.check_weights(actions, (*layout.batch, time, 3), state.index.dtype)
-    lengths = as_lengths(lengths, layout)
+    lengths = as_lengths(lengths, layout.batch)
     method = _methods.choose(method, "pointer", time, layout)
     return shaped(run(_scan, state, actions, flat(elements, layout), lengths, method=method), layout)
 

@@ -263,7 +263,7 @@ def scan(
     actions, elements = as_wide("actions", actions, state.buffer), as_wide("elements", elements, state.buffer)
     time = _checks.check_elements("elements", elements, layout, state.buffer.dtype)
     _checks.check_weights(actions, (*layout.batch, time, 3), state.buffer.dtype)
-    lengths = as_lengths(lengths, layout)
+    lengths = as_lengths(lengths, layout.batch)
     method = _methods.choose(method, "superposition", time, layout)
     return run(_scan, state, actions, elements, lengths, method=method)
 

@@ -105,7 +105,7 @@ def unroll(
     layout = _checks.check_same_batch([layout for *_, layout in opened])
     inputs = tree.tree_map(lambda leaf: as_array("inputs", leaf), inputs)
     time = _checks.check_inputs([leaf.shape for leaf in tree.tree_leaves(inputs)], layout)
-    lengths = as_lengths(lengths, layout, opened[0][2][0])
+    lengths = as_lengths(lengths, layout.batch, opened[0][2][0])
     if lengths is not None:
         _checks.check_carry([leaf.shape for leaf in tree.tree_leaves(carry) if leaf is not None], layout)
     chunk = _methods.chunk(method, time, [(family, layout) for family, *_, layout in opened])
@@ -142,7 +142,8 @@ def _over_sequence(
     # One `unbind` has one backward; indexing step by step would add up T arrays of T steps.
     steps = list(zip(*(stopped(leaf, lengths).unbind(rank) for leaf in leaves), strict=True))
     inputs = [tree.tree_unflatten(list(step), structure) for step in steps]
-    states, reads = tuple(stack.state for stack in stacks), tuple(map(_peek, stacks))
+    given = states = tuple(stack.state for stack in stacks)
+    reads = tuple(map(_peek, stacks))
     outputs: list[Any] = []
     for first, stop, _ in [(0, time, time)] if chunk is None else _plan.runs(time, chunk, 1):
         stacks = [stack._replace(plan=stack.plan._replace(first=first, stop=stop)) for stack in stacks]
@@ -157,7 +158,7 @@ def _over_sequence(
             stacked = tree.tree_map(lambda *steps: None if steps[0] is None else torch.stack(steps, rank), *outputs)
     else:
         stacked = _without_steps(decide, carry, leaves, structure, reads, rank)
-    return (carry, tuple(map(partial(_ended, lengths), stacks, states))), stacked
+    return (carry, tuple(map(partial(_ended, lengths), stacks, given, states))), stacked
 
 
 def _over_chunk(
@@ -221,12 +222,15 @@ def _peek(stack: _Stack) -> Any:
     return reads if len(reads) > 1 else reads[0]
 
 
-def _ended(lengths: Tensor | None, stack: _Stack, state: Any) -> Any:
+def _ended(lengths: Tensor | None, stack: _Stack, given: Any, state: Any) -> Any:
     """The state after the last step, as the family has it."""
     if not stack.plan.final_states:
         return None
     state = run(stack.form.end, state, lengths, plan=stack.plan)
-    state = tree.tree_map(lambda leaf, like: leaf.to(like.dtype), state, stack.state)
+    state = tree.tree_map(lambda leaf, like: leaf.to(like.dtype), state, given)
+    if lengths is not None:
+        # A sequence without a step leaves the state as it was, to the bit.
+        state = where_live(lengths > 0, state, given)
     return shaped(state, stack.layout)
 
 

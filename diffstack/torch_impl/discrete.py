@@ -278,7 +278,7 @@ def scan(
     actions, elements = as_array("actions", actions, state.depth), as_array("elements", elements, state.buffer)
     time = _checks.check_elements("elements", elements, layout, state.buffer.dtype)
     _checks.check_codes("actions", actions, (*layout.batch, time))
-    lengths = as_lengths(lengths, layout, state[0])
+    lengths = as_lengths(lengths, layout.batch, state[0])
     method = _methods.choose(method, "discrete", time, layout)
     return shaped(run(_scan, state, actions, flat(elements, layout), lengths, method=method), layout)
 

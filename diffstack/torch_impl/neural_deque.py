@@ -383,7 +383,7 @@ def scan(
     _checks.check_shape("elements[1]", bottom.shape, top.shape, "that of elements[0]")
     _checks.check_dtype("elements[1]", bottom.dtype, state.values.dtype, "the state")
     actions = as_strengths(actions, state, layout, time, 4)
-    lengths = as_lengths(lengths, layout, state[0])
+    lengths = as_lengths(lengths, layout.batch, state[0])
     pair = flat(top, layout), flat(bottom, layout)
     method = _methods.choose(method, "neural_deque", time, layout)
     return shaped(run(_scan, state, actions, pair, lengths, method=method), layout)

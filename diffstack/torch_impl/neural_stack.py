@@ -268,7 +268,7 @@ def scan(
     elements = as_wide("elements", elements, state.values)
     time = _checks.check_elements("elements", elements, layout, state.values.dtype)
     actions = as_strengths(actions, state, layout, time, 2)
-    lengths = as_lengths(lengths, layout, state[0])
+    lengths = as_lengths(lengths, layout.batch, state[0])
     method = _methods.choose(method, "neural_stack", time, layout)
     return shaped(run(_scan, state, actions, flat(elements, layout), lengths, method=method), layout)
 

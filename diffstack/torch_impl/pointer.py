@@ -355,7 +355,7 @@ def scan(
     actions, elements = as_wide("actions", actions, state.index), as_wide("elements", elements, state.buffer)
     time = _checks.check_elements("elements", elements, layout, state.buffer.dtype)
     _checks.check_weights(actions, (*layout.batch, time, 3), state.index.dtype)
-    lengths = as_lengths(lengths, layout, state[0])
+    lengths = as_lengths(lengths, layout.batch, state[0])
     method = _methods.choose(method, "pointer", time, layout)
     return shaped(run(_scan, state, actions, flat(elements, layout), lengths, method=method), layout)
 

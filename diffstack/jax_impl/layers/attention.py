@@ -25,7 +25,7 @@ from jax import Array
 from diffstack import _checks, _layers
 from diffstack._layers import Stack
 from diffstack.jax_impl import superposition
-from diffstack.jax_impl._arrays import as_array, matmul
+from diffstack.jax_impl._arrays import as_array, as_lengths, matmul
 from diffstack.jax_impl.layers._heads import actions_of, grown, joined, linear, module_of, start, uniform
 
 
@@ -113,12 +113,13 @@ class StackAttention:
         inputs = as_array("inputs", inputs)
         _layers.check_features("inputs", inputs, self.model, 2)
         *batch, time, _ = inputs.shape
+        lengths = as_lengths(lengths, tuple(batch))
         if carry is None:
             carry = start(self._stack, time, (*batch, self.heads), inputs.dtype)
         elif self.capacity is None:
             carry = grown(self._stack, carry, time)
         if lengths is not None:
-            lengths = jnp.broadcast_to(jnp.asarray(lengths)[..., None], (*batch, self.heads))
+            lengths = jnp.broadcast_to(lengths[..., None], (*batch, self.heads))
         actions = actions_of(self.stack, self._split(linear(inputs, parameters, "actions")))
         # Without numbers there is no map to them.
         vectors = self._split(linear(inputs, parameters, "vectors") if self.dim else inputs[..., :0])

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from diffstack import _checks, _layers
 from diffstack._layers import Stack
 from diffstack.torch_impl import superposition
-from diffstack.torch_impl._arrays import as_array, matmul
+from diffstack.torch_impl._arrays import as_array, as_lengths, matmul
 from diffstack.torch_impl.layers._heads import actions_of, grown, joined, module_of, start
 
 
@@ -99,12 +99,13 @@ class StackAttention(nn.Module):
         inputs = as_array("inputs", inputs)
         _layers.check_features("inputs", inputs, self.model, 2)
         *batch, time, _ = inputs.shape
+        lengths = as_lengths(lengths, tuple(batch), inputs)
         if carry is None:
             carry = start(self._stack, time, (*batch, self.heads), inputs)
         elif self.capacity is None:
             carry = grown(self._stack, carry, time)
         if lengths is not None:
-            lengths = torch.as_tensor(lengths, device=inputs.device)[..., None].expand(*batch, self.heads)
+            lengths = lengths[..., None].expand(*batch, self.heads)
         actions = actions_of(self.stack, self._split(self.actions(inputs)))
         # Autocast narrows them, and the discrete family takes its own dtype alone.
         vectors = self._split(self.vectors(inputs) if self.vectors else inputs[..., :0]).to(inputs.dtype)
