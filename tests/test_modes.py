@@ -314,6 +314,16 @@ def test_torch_compile_at_several_shapes(case: Case):
         assert len(graphs) == expected
 
 
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+def test_torch_compile_codes_in_lists(family: Family):
+    """What `encode` takes is a constant of the graph."""
+    torch.compiler.reset()
+    codes = [[0, 1], [2, 0]] if len(family.ends) > 1 else [0, 1, 2]
+    encode = TORCH.module(family.name).encode
+    compiled = torch.compile(lambda x: encode(codes) + x, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(torch.zeros(())), encode(codes) + torch.zeros(()))
+
+
 @pytest.mark.parametrize("family", [family for family in CALLED if family.is_stack], ids=str)
 def test_torch_compile_the_reversal(family: Family):
     """At a second length too, where the pointer has a path of its own."""

@@ -48,7 +48,9 @@ def as_codes(codes: Any, name: str = "codes") -> Tensor:
     """Integer codes, from a tensor, an array or from lists."""
     _check_list(name, codes, "integer codes")
     if not isinstance(codes, Tensor):
-        codes = torch.as_tensor(codes) if np.size(codes) else torch.zeros(np.shape(codes), dtype=torch.int32)
+        codes = torch.as_tensor(codes)
+        # PyTorch takes an empty list for floating numbers.
+        codes = codes if codes.numel() else codes.to(torch.int32)
     _checks.check_codes(name, codes)
     return codes
 
