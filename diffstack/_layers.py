@@ -128,8 +128,8 @@ def check_features(name: str, array: Any, size: int, least: int) -> None:
         _checks.bad_value(name, f"shape {axes}", f"shape {tuple(array.shape)}")
 
 
-def check_carry(carry: Any, stacks: tuple[Stack, ...]) -> None:
-    """A carry is what an earlier call has returned."""
+def check_carry(carry: Any, stacks: tuple[Stack, ...], package: str) -> None:
+    """A carry is what an earlier call has returned, of the same framework."""
     if carry is None:
         return
     whole = isinstance(carry, tuple) and len(carry) == 2 and all(isinstance(part, tuple) for part in carry)
@@ -138,3 +138,19 @@ def check_carry(carry: Any, stacks: tuple[Stack, ...]) -> None:
             "a pair that an earlier call has returned, of the cell's state and a tuple with a state for each stack"
         )
         _checks.bad_type("carry", expected, type(carry).__name__)
+    for i, (state, stack) in enumerate(zip(carry[1], stacks, strict=True)):
+        check_state(f"carry[1][{i}]", state, stack.family, package)
+
+
+def check_state(name: str, state: Any, family: str, package: str) -> None:
+    """What an earlier call has returned of a stack."""
+    kind, expected = type(state), f"{package}.{family}"
+    if not hasattr(state, "_fields") or kind.__module__ != expected:
+        _checks.bad_type(name, f"a state of {expected}", f"{kind.__module__}.{kind.__name__}")
+
+
+def check_parameters(name: str, inputs: Any, parameters: dict[str, Any]) -> None:
+    """The stacks of a layer have the dtype of its inputs, which therefore must not be narrower than the parameters."""
+    for key, parameter in parameters.items():
+        if parameter.dtype != inputs.dtype and not _checks.is_narrower(parameter.dtype, inputs.dtype):
+            _checks.check_dtype(name, inputs.dtype, parameter.dtype, f"parameters[{key!r}]")

@@ -406,3 +406,23 @@ def test_arguments_that_do_not_fit(backend: Backend):
         run(backend.array(np.zeros((4, 2), np.int32)))
     with pytest.raises(TypeError, match="carry: expected a pair that an earlier call has returned"):
         run(backend.array(np.zeros((4, 2))), backend.array(np.zeros(5)))
+    other = (TORCH if backend is JAX else JAX).module("neural_stack").empty(4, (3,))
+    package = backend.module("neural_stack").__name__
+    with pytest.raises(TypeError, match=rf"carry\[1\]\[0\]: expected a state of {package}, got diffstack"):
+        run(backend.array(np.zeros((4, 2))), ((backend.array(np.zeros(5)),), (other,)))
+    attention = runner(backend, pair("StackAttention", 2, 3, 1, "neural_stack"))
+    for wrong in (other, backend.array(np.zeros(5))):
+        with pytest.raises(TypeError, match=f"carry: expected a state of {package}, got "):
+            attention(backend.array(np.zeros((4, 2))), wrong)
+
+
+@pytest.mark.parametrize("kind", ["StackRNN", "StackAttention", "StackTrans"])
+def test_inputs_of_jax_that_are_narrower_than_the_parameters(kind: str):
+    """The stacks would be too; the message names what was given."""
+    layer = {"StackRNN": (2, 5, stack_of("discrete")), "StackAttention": (2, 3), "StackTrans": (2, 3)}[kind]
+    layer = getattr(jax_impl.layers, kind)(*layer)
+    run, parameters = layer.step if kind == "StackTrans" else layer.scan, layer.init(jax.random.key(0))
+    with pytest.raises(
+        TypeError, match=r"^(inputs|hidden): expected dtype float32, that of parameters\['.*'\], got dtype"
+    ):
+        run(parameters, jnp.zeros((4, 2), jnp.bfloat16))

@@ -46,7 +46,9 @@ def as_state(state: Any, check: Callable[[Any, type], Layout], kind: type) -> tu
 
 def as_codes(codes: Any, name: str = "codes") -> Tensor:
     """Integer codes, from a tensor, an array or from lists."""
-    _check_list(name, codes, "integer codes")
+    # PyTorch's compiler knows lists, but not the dtypes of NumPy.
+    if not torch.compiler.is_compiling():
+        _checks.check_code_list(codes, name)
     if not isinstance(codes, Tensor):
         codes = torch.as_tensor(codes)
         # PyTorch takes an empty list for floating numbers.
@@ -55,17 +57,12 @@ def as_codes(codes: Any, name: str = "codes") -> Tensor:
     return codes
 
 
-def _check_list(name: str, value: Any, what: str) -> None:
-    """Integers in lists; while PyTorch compiles, it makes a tensor of them itself."""
-    if not torch.compiler.is_compiling():
-        _checks.check_code_list(value, name, what)
-
-
 def as_lengths(lengths: Any, batch: tuple[int, ...], like: Tensor) -> Tensor | None:
     """The lengths of ragged sequences, or None where all are whole."""
     if lengths is None:
         return None
-    _check_list("lengths", lengths, "integers")
+    if not torch.compiler.is_compiling():
+        _checks.check_code_list(lengths, "lengths", "integers")
     if isinstance(lengths, int | float | list | tuple | np.ndarray | np.generic):
         lengths = torch.as_tensor(lengths, device=like.device)
     lengths = as_array("lengths", lengths, like)

@@ -113,6 +113,9 @@ class StackAttention:
         inputs = as_array("inputs", inputs)
         _layers.check_features("inputs", inputs, self.model, 2)
         *batch, time, _ = inputs.shape
+        _layers.check_parameters("inputs", inputs, parameters)
+        if carry is not None:
+            _layers.check_state("carry", carry, self.stack, "diffstack.jax_impl")
         lengths = as_lengths(lengths, tuple(batch))
         if carry is None:
             carry = start(self._stack, time, (*batch, self.heads), inputs.dtype)
@@ -206,6 +209,9 @@ class StackTrans:
         """
         hidden = as_array("hidden", hidden)
         _layers.check_features("hidden", hidden, self.model, 1)
+        _layers.check_parameters("hidden", hidden, parameters)
+        if state is not None:
+            _layers.check_state("state", state, "superposition", "diffstack.jax_impl")
         batch = hidden.shape[:-1]
         if state is None:
             rows = Stack("superposition", self.dim + 1, self.slots)

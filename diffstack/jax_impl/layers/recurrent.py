@@ -134,7 +134,8 @@ class StackRNN:
         """
         inputs = as_array("inputs", inputs)
         _layers.check_features("inputs", inputs, self.inputs, 2)
-        _layers.check_carry(carry, self.stacks)
+        _layers.check_carry(carry, self.stacks, "diffstack.jax_impl")
+        _layers.check_parameters("inputs", inputs, parameters)
         given, carry = carry, self._carry(inputs, carry)
         hidden, states = carry
 

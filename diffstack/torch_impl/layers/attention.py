@@ -99,6 +99,8 @@ class StackAttention(nn.Module):
         inputs = as_array("inputs", inputs)
         _layers.check_features("inputs", inputs, self.model, 2)
         *batch, time, _ = inputs.shape
+        if carry is not None:
+            _layers.check_state("carry", carry, self.stack, "diffstack.torch_impl")
         lengths = as_lengths(lengths, tuple(batch), inputs)
         if carry is None:
             carry = start(self._stack, time, (*batch, self.heads), inputs)
@@ -175,6 +177,8 @@ class StackTrans(nn.Module):
         """
         hidden = as_array("hidden", hidden)
         _layers.check_features("hidden", hidden, self.model, 1)
+        if state is not None:
+            _layers.check_state("state", state, "superposition", "diffstack.torch_impl")
         batch = hidden.shape[:-1]
         if state is None:
             rows = Stack("superposition", self.dim + 1, self.slots)

@@ -106,7 +106,7 @@ class StackRNN(nn.Module):
         """
         inputs = as_array("inputs", inputs)
         _layers.check_features("inputs", inputs, self.inputs, 2)
-        _layers.check_carry(carry, self.stacks)
+        _layers.check_carry(carry, self.stacks, "diffstack.torch_impl")
         given, carry = carry, self._carry(inputs, carry)
         hidden, states = carry
 
