@@ -375,6 +375,23 @@ def test_torch_autocast(case: Case):
             assert_same_bits(left, right)
 
 
+def test_torch_autocast_inside_a_compiled_function():
+    """The backward pass that PyTorch compiles is then as exact as without it."""
+    case = next(case for case in SCANS if case.family is SUPERPOSITION and case.method == "parallel")
+    function, arguments = TORCH.function(case), sized(case, SMALL.time, 2)
+
+    def cast(*arguments: Any) -> Any:
+        with torch.autocast("cpu", torch.bfloat16):
+            return function(*arguments)
+
+    torch.compiler.reset()
+    compiled = torch.compile(cast, backend="aot_eager", fullgraph=True)
+    plain = TORCH.outcome(function, arguments)
+    for actual, expected in zip(TORCH.outcome(compiled, arguments), plain, strict=True):
+        for left, right in zip(actual, expected, strict=True):
+            assert_close(left, right, TOLERANCE)
+
+
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
 def test_torch_autocast_to_another_dtype(family: Family):
     """A state of float16 under autocast to bfloat16, which cannot join such arrays by itself."""
