@@ -83,7 +83,7 @@ def _layers_of(size: Size) -> Iterator[Case]:
     end, sizes = f"T={size.time} D={size.dim}", (size.dim, size.dim + 1)
     layers: dict[str, tuple[str, tuple[Any, ...]]] = {}
     for turn, name in enumerate(FAMILIES):
-        capacity = size.slots if name == "pointer" else None
+        capacity = size.slots if FAMILIES[name].ring else None
         sizes_of: dict[str, Any] = {"states": 2, "symbols": 2} if FAMILIES[name].automaton else {}
         cell = CELLS[turn % len(CELLS)]
         layers[f"{name} StackRNN, {cell}"] = ("StackRNN", (*sizes, Stack(name, size.dim, capacity, **sizes_of), cell))

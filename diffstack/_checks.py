@@ -430,9 +430,9 @@ def paired(actions: Any, elements: Any, stacks: int) -> list[tuple[Any, Any]]:
     return list(zip(actions, elements, strict=True))
 
 
-def held(state: Any) -> Any:
-    """What is zero in an empty state: strengths, depth, whether there are edges but the bottom's, or else the slots."""
-    if hasattr(state, "edges"):
+def held(family: Family, state: Any) -> Any:
+    """What is zero in an empty state; of an automaton, whether there are edges but the bottom's."""
+    if family.automaton:
         edges = state.edges > -math.inf
         return edges.reshape(-1, math.prod(edges.shape[-6:])).sum(-1) > 1
-    return next((getattr(state, field) for field in ("strengths", "depth") if hasattr(state, field)), state[0])
+    return getattr(state, family.held) if family.held else state[0]

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from diffstack import _backends, _files, _processes, _report, evaluation, training
+from diffstack import _backends, _checks, _files, _processes, _report, evaluation, training
 from diffstack._layers import CELLS, Stack
 from diffstack._options import choice, option
 from diffstack.families import FAMILIES
@@ -27,11 +27,12 @@ app = typer.Typer()
 def _stack(given: str) -> Stack:
     """A stack from text such as `neural_stack:16`; an automaton also has its numbers of states and symbols."""
     family, *sizes = given.split(":")
+    _checks.check_choice("family", family, tuple(FAMILIES))
     dim, *rest = map(int, sizes)
-    if rest or family == "nondeterministic":
+    if rest or FAMILIES[family].automaton:
         states, symbols = rest
         return Stack(family, dim, states=states, symbols=symbols)
-    return Stack(family, dim, capacity=32 if family == "pointer" else None)
+    return Stack(family, dim, capacity=32 if FAMILIES[family].ring else None)
 
 
 def _span(given: str) -> range:

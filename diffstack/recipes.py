@@ -174,8 +174,8 @@ def numbers(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]], seed: int) ->
 
 def hardened(stack: Stack) -> Stack:
     """The stack that takes the likeliest action as a whole: an exact one where there is one."""
-    if stack.table.automaton:
-        _checks.bad_value("hard", "a family whose actions can be rounded", stack.family)
     if stack.table.strengths:
         return dataclasses.replace(stack, hard=True)
+    if not stack.table.is_stack:
+        _checks.bad_value("hard", "a family whose actions can be rounded", stack.family)
     return dataclasses.replace(stack, family="discrete")

@@ -34,7 +34,7 @@ from diffstack.jax_impl._ragged import noop, stopped, where_live
 _MODULES = {name: import_module(f"diffstack.jax_impl.{name}") for name in FAMILIES}
 # By the class of a state, such as NeuralStackState.
 _FAMILIES = {getattr(each, f"{name.title().replace('_', '')}State"): each for name, each in _MODULES.items()}
-_DEFINITIONS = {name: _stepwise.form(module) for name, module in _MODULES.items()}
+_DEFINITIONS = {name: _stepwise.form(FAMILIES[name], module) for name, module in _MODULES.items()}
 _FORMS = _DEFINITIONS | FORMS
 # More runs keep the stacks smaller, where they grow, and take longer to compile.
 _RUNS = 3
@@ -217,8 +217,9 @@ def _longest(stacks: list[_Stack], chunks: int) -> int:
 
 def _opened(state: Any, starts_empty: bool) -> tuple[Family, Any, Any, Layout]:
     module = _FAMILIES[type(state)]
-    state = _known_empty(state) if starts_empty else state
-    return FAMILIES[module.__name__.rpartition(".")[2]], module, *module._opened(state)
+    family = FAMILIES[module.__name__.rpartition(".")[2]]
+    state = _known_empty(family, state) if starts_empty else state
+    return family, module, *module._opened(state)
 
 
 def _peek(stack: _Stack) -> Any:
@@ -237,9 +238,9 @@ def _ended(lengths: Array | None, stack: _Stack, state: Any) -> Any:
     return shaped(state, stack.layout)
 
 
-def _known_empty(state: Any) -> Any:
+def _known_empty(family: Family, state: Any) -> Any:
     """The state as a constant; what is traced cannot be checked."""
-    held = _checks.held(state)
+    held = _checks.held(family, state)
     if not isinstance(held, jax.core.Tracer) and np.any(np.asarray(held)):
         _checks.bad_value("states", "empty stacks, as starts_empty promises", "one that holds something")
     return lax.stop_gradient(state)

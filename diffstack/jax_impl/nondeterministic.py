@@ -120,7 +120,7 @@ def _step(
     *batch, slots, states, symbols = edges.shape[:-3]
     n = states * symbols
     push, pop, replace = _operations(actions, tops)
-    # A state and a symbol are one axis from here on.
+    # A state and a symbol are one axis from here on, so that in the letters above it is joint[(r,y), i, (q,x)].
     tops, edges = tops.reshape(*batch, n), edges.reshape(*batch, slots, n, slots, n)
     joint = tops[..., None, None] + edges[..., -1, :, :, :]
     pushed = tops[..., None] + push

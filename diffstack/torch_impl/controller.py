@@ -33,7 +33,7 @@ from diffstack.torch_impl._ragged import noop, stopped, where_live
 _MODULES = {name: import_module(f"diffstack.torch_impl.{name}") for name in FAMILIES}
 # By the class of a state, such as NeuralStackState.
 _FAMILIES = {getattr(each, f"{name.title().replace('_', '')}State"): each for name, each in _MODULES.items()}
-_DEFINITIONS = {name: _stepwise.form(module) for name, module in _MODULES.items()}
+_DEFINITIONS = {name: _stepwise.form(FAMILIES[name], module) for name, module in _MODULES.items()}
 _FORMS = _DEFINITIONS | FORMS
 
 
@@ -209,8 +209,9 @@ def _without_steps(decide: Any, carry: Any, leaves: list[Tensor], structure: Any
 
 def _opened(state: Any, starts_empty: bool) -> tuple[Family, Any, Any, Layout]:
     module = _FAMILIES[type(state)]
-    state = _known_empty(state) if starts_empty else state
-    return FAMILIES[module.__name__.rpartition(".")[2]], module, *module._opened(state)
+    family = FAMILIES[module.__name__.rpartition(".")[2]]
+    state = _known_empty(family, state) if starts_empty else state
+    return family, module, *module._opened(state)
 
 
 def _peek(stack: _Stack) -> Any:
@@ -229,9 +230,9 @@ def _ended(lengths: Tensor | None, stack: _Stack, state: Any) -> Any:
     return shaped(state, stack.layout)
 
 
-def _known_empty(state: Any) -> Any:
+def _known_empty(family: Family, state: Any) -> Any:
     """The state as a constant; what is traced, or on another device, is not checked."""
-    held = _checks.held(state)
+    held = _checks.held(family, state)
     traced = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(held)
     if not traced and held.device.type == "cpu" and bool(torch.any(held != 0)):
         _checks.bad_value("states", "empty stacks, as starts_empty promises", "one that holds something")

@@ -60,8 +60,9 @@ def grown(stack: Stack, state: Any, steps: int) -> Any:
         return module_of(stack.family).resize(state, state.strengths.shape[-1] + stack.ends * steps)
     if stack.table.automaton:
         return module_of(stack.family).resize(state, state.edges.shape[-3] + steps)
-    space = jnp.zeros_like(state.buffer, shape=(*state.buffer.shape[:-2], steps, state.buffer.shape[-1]))
-    return state._replace(buffer=jnp.concatenate([state.buffer, space], -2))
+    slots, *others = state
+    space = jnp.zeros_like(slots, shape=(*slots.shape[:-2], steps, slots.shape[-1]))
+    return type(state)(jnp.concatenate([slots, space], -2), *others)
 
 
 def uniform(key: Array, shape: tuple[int, ...], inputs: int, dtype: Any) -> Array:

@@ -52,5 +52,6 @@ def grown(stack: Stack, state: Any, steps: int) -> Any:
         return module_of(stack.family).resize(state, state.strengths.shape[-1] + stack.ends * steps)
     if stack.table.automaton:
         return module_of(stack.family).resize(state, state.edges.shape[-3] + steps)
-    space = state.buffer.new_zeros((*state.buffer.shape[:-2], steps, state.buffer.shape[-1]))
-    return state._replace(buffer=torch.cat([state.buffer, space], -2))
+    slots, *others = state
+    space = slots.new_zeros((*slots.shape[:-2], steps, slots.shape[-1]))
+    return type(state)(torch.cat([slots, space], -2), *others)
