@@ -71,7 +71,7 @@ def train(
     layer: Annotated[str | None, choice("--layer", ("rnn", "attention"), "A recurrent network, or attention")] = None,
     stack: Annotated[list[Stack] | None, _STACK] = None,
     cell: Annotated[str | None, choice("--cell", CELLS, "The cell of a recurrent network")] = None,
-    hidden: Annotated[int | None, _count("--hidden", 1, "Its units")] = None,
+    hidden: Annotated[int | None, _count("--hidden", 1, "The number of its units")] = None,
     lengths: Annotated[range | None, _lengths("--lengths", "Lengths in training")] = None,
     testing: Annotated[range | None, _lengths("--testing", "Lengths in the checks")] = None,
     steps: Annotated[int | None, _count("--steps", 0, "The largest number of steps")] = None,
@@ -114,7 +114,7 @@ def train(
         bool, typer.Option("--resume", help="Go on from where the run in that folder has stopped.")
     ] = False,
 ) -> None:
-    """Train networks with stacks on a task of the papers, and leave a folder that can be gone on from.
+    """Train networks with stacks on a task of the papers, and leave a folder from which the run can go on.
 
     The folder has the recipe, a log with a row for each check, a checkpoint, which both frameworks read, and a picture
     of the learning. A run that is stopped at any moment, and goes on with --resume, ends with the same numbers.

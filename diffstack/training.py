@@ -234,7 +234,7 @@ def read_recipe(folder: Path) -> Recipe:
     """The recipe of the run in a folder.
 
     Raises:
-        ValueError: a file that is no recipe.
+        ValueError: a file that is not a recipe.
         OSError: a file that cannot be read.
     """
     path = folder / CONFIG

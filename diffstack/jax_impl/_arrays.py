@@ -37,7 +37,7 @@ def as_array(name: str, value: Any, like: Array | None = None) -> Array:
 
 
 def _check_width(name: str, dtype: Any) -> None:
-    """JAX would lose bits of a wide array without a word."""
+    """JAX would silently lose bits of a wide array."""
     if jax.dtypes.canonicalize_dtype(dtype) != dtype:
         _checks.bad_type(name, "at most 32 bits an entry while jax_enable_x64 is off", f"dtype {dtype}")
 

@@ -1,7 +1,7 @@
 """The devices that share the batches of a run.
 
-One process holds all of them: parameters are on every device, and each has its part of a batch. What a step computes is
-said for the whole batch, and `jit` finds the sums over devices by itself.
+One process holds all of them: parameters are on every device, and each has its part of a batch. A step is
+written for the whole batch, and `jit` finds the sums over devices by itself.
 """
 
 from collections.abc import Callable, Iterator

@@ -2,7 +2,7 @@
 
     tokens -> embedding -> layer -> readout -> logits
 
-A `StackRNN` stands there by itself, and `StackAttention` in a block of a transformer, with its norms and residuals:
+A `StackRNN` is the layer by itself. A `StackAttention` is part of a transformer's block, with its norms and residuals:
 
     x = x + attention(norm(x))          x = x + W_down relu(W_up norm(x))          logits = W norm(x)
 

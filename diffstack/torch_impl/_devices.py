@@ -1,7 +1,7 @@
 """The devices that share the batches of a run.
 
 Every device has a process of its own, which torchrun starts: each holds all parameters and takes its part of a batch.
-What a step computes is said for that part, and adds up over the processes.
+A step is written for that part, and its sums are added up over the processes.
 """
 
 from collections.abc import Callable, Iterator, Sequence

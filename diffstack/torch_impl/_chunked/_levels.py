@@ -1,7 +1,7 @@
 """The neural stack and queue as levels, in few operations: a step of a chunk costs PyTorch by the operation.
 
 Put the elements on a line, the end that is popped and read at the level `end`, and let a slot reach from one boundary
-down to the next: its strength is what lies between. The own pushes of a chunk add boundaries, and a pop of u lowers the
+down to the next: its strength is what lies between. The pushes of a chunk add boundaries, and a pop of u lowers the
 end, and with it every boundary above it:
 
     end' = max(end - u, bottom)          boundary' = min(boundary, end')

@@ -9,8 +9,8 @@ dropout and the residual around it are the user's:
 Since all actions are known, the stacks run by `scan`'s parallel form. It is causal: y_t depends on x up to t.
 
 **Over the layers of a network** (StackTrans 2025): every token has its own stacks, and each layer of the network takes
-one step on them. A mask channel goes the way of the vectors, with a 1 pushed: it says how much of a slot is filled. All
-slots are read, as a learnt query weighs them, and a learnt gate is on the residual:
+one step on them. A mask channel moves with the vectors, and a push puts a 1 there, so that it says how much of a slot
+is filled. All slots are read, weighed by a learnt query, and a learnt gate scales the residual:
 
     weights = softmax_i(w_g . (mask_i vector_i))          read = sum_i weights_i vector_i          h' = g h + W_up reads
 """

@@ -1,7 +1,7 @@
 """A recurrent network with stacks.
 
-At every step the cell sees the input and what the stacks gave to read at the step before; from its new state `h_t` come
-the action and the pushed vector of every stack, and `h_t` is the output (Grefenstette et al. 2015, section 3.4;
+At every step the cell sees the input and what was read from the stacks at the step before. From its new state `h_t`
+come the action and the pushed vector of every stack, and `h_t` is the output (Grefenstette et al. 2015, section 3.4;
 DuSell & Chiang 2020, section 4):
 
     h_t = cell([x_t; reads_{t-1}], h_{t-1})          actions = head(W_a h_t + b_a)          vector = tanh(W_v h_t + b_v)
@@ -14,11 +14,11 @@ What reads the output, such as a linear layer and a softmax, is the user's.
 cell has no `hh`), and for stack i `heads.i.actions.weight`, `heads.i.actions.bias`, `heads.i.vector.weight`,
 `heads.i.vector.bias`. Weights are (out, in).
 
-**Carry.** A pair: the state of the cell, (h,) or (h, c), and a tuple of the states of the stacks, also where it is one.
+**Carry.** A pair: the state of the cell, (h,) or (h, c), and a tuple of the states of the stacks, even of one alone.
 
-**Capacity.** A run over a sequence drops nothing of a neural stack, queue or deque on its way; what goes on in the
-carry has the stack's capacity. So segments, and steps, give the outputs of one run where the capacity is None, or has
-room for every step. A smaller one forgets between calls. With None the stacks grow from call to call, which in JAX
+**Capacity.** A run over a sequence drops nothing of a neural stack, queue or deque; what goes on in the carry has the
+stack's capacity. So segments, and steps, give the outputs of one run where the capacity is None, or has room for every
+step. A smaller one forgets between calls. With None the stacks grow from call to call, which in JAX
 compiles every call anew.
 """
 
