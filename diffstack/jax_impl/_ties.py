@@ -37,6 +37,11 @@ def smaller(strengths: Float[Array, "*#shape"], room: Float[Array, "*#shape"]) -
     return jnp.where(tied, room + (strengths - lax.stop_gradient(strengths)), least)
 
 
+def sum_blocked_at_zero(x: Float[Array, "2 *shape"]) -> Float[Array, "2 *shape"]:
+    """A sum of at least 0, kept in two parts, which blocks its gradient where it is 0."""
+    return jnp.where(jnp.sum(x, 0, keepdims=True) == 0, 0, x)
+
+
 def smaller_sum(a: Float[Array, "2 *shape"], b: Float[Array, "2 *shape"]) -> Float[Array, "2 *shape"]:
     """The smaller of two sums, each kept in two parts; where they are equal the first, and with it the gradient."""
     difference = jnp.sum(a - b, 0, keepdims=True)

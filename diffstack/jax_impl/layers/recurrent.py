@@ -183,7 +183,7 @@ class StackRNN:
         each = [
             joined(stack, read)
             for stack, some in zip(self.stacks, reads, strict=True)
-            for read in (some if isinstance(some, tuple) else (some,))
+            for read in (some if stack.ends > 1 else (some,))
         ]
         seen = jnp.concatenate([input, *each], -1)
         of_input = _affine(seen, parameters["cell.weight_ih"], parameters["cell.bias_ih"])

@@ -17,6 +17,7 @@ from diffstack.torch_impl._chunked._levels import as_levels, lowered, read, read
 from diffstack.torch_impl._chunked._line import end, fit, written
 from diffstack.torch_impl._line import above, feasible
 from diffstack.torch_impl._parallel._line import left_over
+from diffstack.torch_impl._ties import is_cut
 from diffstack.torch_impl.neural_stack import NeuralStackState
 
 __all__ = ["close", "end", "fit", "open", "tick"]
@@ -75,7 +76,7 @@ def close(
     """What is left of the older slots, and the chunk's own in their places."""
     values, older, levels = fixed
     left = left_over(older, (window.boundaries[..., :1] - levels[..., 1:]).to(older.dtype))
-    left = torch.where(window.asked[..., None] < levels[..., :-1], 0, left)
+    left = torch.where(is_cut(levels[..., :-1], window.asked), 0, left)
     own = window.boundaries[..., 1:] - window.boundaries[..., :-1]
     at, rank = plan.older + first, left.ndim - 1
     return NeuralStackState(written(values, window.elements, at, rank), written(left, own, at, rank))

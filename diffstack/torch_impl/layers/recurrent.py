@@ -155,7 +155,7 @@ class StackRNN(nn.Module):
         each = [
             joined(stack, read)
             for stack, some in zip(self.stacks, reads, strict=True)
-            for read in (some if isinstance(some, tuple) else (some,))
+            for read in (some if stack.ends > 1 else (some,))
         ]
         seen = torch.cat([input, *each], -1)
         # Not the module's own call, for which `torch.vmap` has no rule.
