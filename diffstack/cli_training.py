@@ -44,8 +44,8 @@ def _pair(span: range | None) -> tuple[int, int] | None:
     return None if span is None else (span[0], span[-1])
 
 
-def _count(flag: str, least: int, about: str) -> Any:
-    return option(flag, "N", f"an integer of at least {least}", int, lambda n: n >= least, about)
+def _count(flag: str, minimum: int, about: str) -> Any:
+    return option(flag, "N", f"an integer of at least {minimum}", int, lambda n: n >= minimum, about)
 
 
 _DIR = typer.Argument(metavar="DIR", help="The folder of a run of diffstack train.")
@@ -138,7 +138,7 @@ def train(
         _files.refuse("TASK", f"one of {', '.join(TASKS)}", repr(task))
     folder = out or Path(task)
     _backends.load(backend)
-    with _said(), _files.checked("--out", folder, "a folder that exists or can be made"):
+    with _errors_in_a_line(), _files.checked("--out", folder, "a folder that exists or can be made"):
         there = (folder / training.CONFIG).exists()
         if there and not resume:
             _files.refuse("--out", "a folder without a run, or --resume", repr(str(folder)))
@@ -173,7 +173,7 @@ def evaluate(
     hard: Annotated[bool, typer.Option("--hard", help="Round the actions, and run them on exact stacks.")] = False,
 ) -> None:
     """Score trained networks on new sequences, soft or as hard programs."""
-    with _said(), _files.checked("DIR", folder, "the folder of a run"):
+    with _errors_in_a_line(), _files.checked("DIR", folder, "the folder of a run"):
         trained = evaluation.load(folder, backend=backend, hard=hard)
         lengths = _pair(length) or trained.recipe.testing
         scores = evaluation.evaluate(trained, lengths, count=count)
@@ -189,7 +189,7 @@ def trace(
     hard: Annotated[bool, typer.Option("--hard", help="Round the actions, and run them on exact stacks.")] = False,
 ) -> None:
     """Draw what a trained network does with each of its stacks while it reads one sequence."""
-    with _said(), _files.checked("DIR", folder, "the folder of a run"):
+    with _errors_in_a_line(), _files.checked("DIR", folder, "the folder of a run"):
         trained = evaluation.load(folder, backend=backend, hard=hard)
         seeds = trained.recipe.seeds
         if seed is not None and seed not in seeds:
@@ -209,7 +209,7 @@ def trace(
 
 
 @contextmanager
-def _said() -> Iterator[None]:
+def _errors_in_a_line() -> Iterator[None]:
     """Turn an error of the library, which names an argument, into one line of the command."""
     try:
         yield

@@ -16,8 +16,8 @@ EXTRA_NAMES = {
     # JAX compiles, and knows meshes of devices; PyTorch has autocast, and gathers bits in a way of its own.
     "_arrays.py": {
         "_check_width",
-        "alike",
-        "spread",
+        "varying_alike",
+        "sharded_like",
         "_compiled",
         "_varying",
         "_explicit",
@@ -37,7 +37,7 @@ EXTRA_NAMES = {
         "_Filter",
         "_as_it_stands",
         "_with_row",
-        "_again",
+        "_backward_of_the_loop",
         "_by_rows",
         "_rows",
         "_runs",

@@ -21,17 +21,17 @@ class Devices:
 
     mesh: Mesh | None = None
 
-    def whole(self, tree: Any) -> Any:
+    def replicated(self, tree: Any) -> Any:
         """Arrays that every device has."""
         return tree if self.mesh is None else jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
 
-    def shared(self, batch: tuple[Any, ...]) -> tuple[Any, ...]:
+    def split(self, batch: tuple[Any, ...]) -> tuple[Any, ...]:
         """Arrays (seeds, B, ...), of which every device has its part of B."""
         if self.mesh is None:
             return batch
         return jax.device_put(batch, NamedSharding(self.mesh, PartitionSpec(None, "batch")))
 
-    def told(self, make: Callable[[], Any]) -> Any:
+    def from_first(self, make: Callable[[], Any]) -> Any:
         """What one process has made, in all of them."""
         return make()
 

@@ -32,9 +32,9 @@ def block_at_zero(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 def smaller(strengths: Float[Array, "*#shape"], room: Float[Array, "*#shape"]) -> Float[Array, "*#shape"]:
     """min(s, room), which at a tie passes its gradient to both; to neither where there is no room."""
     # A comparison with NaN is false, so a NaN strength has to be asked for.
-    least = jnp.where((strengths < room) | jnp.isnan(strengths), strengths, room)
+    smallest = jnp.where((strengths < room) | jnp.isnan(strengths), strengths, room)
     tied = (strengths == room) & (room > 0)
-    return jnp.where(tied, room + (strengths - lax.stop_gradient(strengths)), least)
+    return jnp.where(tied, room + (strengths - lax.stop_gradient(strengths)), smallest)
 
 
 def sum_blocked_at_zero(x: Float[Array, "2 *shape"]) -> Float[Array, "2 *shape"]:

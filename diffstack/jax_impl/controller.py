@@ -27,7 +27,7 @@ from diffstack._checks import Layout
 from diffstack._plan import Plan
 from diffstack.families import FAMILIES, Family
 from diffstack.jax_impl import _methods
-from diffstack.jax_impl._arrays import alike, as_array, as_lengths, run, shaped, spread
+from diffstack.jax_impl._arrays import as_array, as_lengths, run, shaped, sharded_like, varying_alike
 from diffstack.jax_impl._chunked import FORMS, _stepwise
 from diffstack.jax_impl._ragged import noop, stopped, where_live
 
@@ -141,8 +141,8 @@ def _over_sequence(
     """The sequence as a few runs of equal chunks, for each of which the stacks are made as large as it needs them."""
     rank, time = len(stacks[0].layout.batch), stacks[0].plan.time
     states, reads = tuple(stack.state for stack in stacks), tuple(map(_peek, stacks))
-    carry, states, reads, inputs, lengths = alike((carry, states, reads, inputs, lengths))
-    states, reads = spread((states, reads), inputs, rank)
+    carry, states, reads, inputs, lengths = varying_alike((carry, states, reads, inputs, lengths))
+    states, reads = sharded_like((states, reads), inputs, rank)
     inputs = jax.tree.map(lambda leaf: jnp.moveaxis(stopped(leaf, lengths), rank, 0), inputs)
     outputs = []
     for first, stop, steps in (

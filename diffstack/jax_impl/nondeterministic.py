@@ -229,21 +229,23 @@ def _ended(
     first = jnp.clip(lengths, 0, time)[..., None] + numbered(edges[..., :capacity, 0, 0, 0, 0, 0], -1)
     edges = jnp.take_along_axis(edges, first.reshape(*first.shape, *(1,) * 5), -6)
     edges = jnp.take_along_axis(edges, first.reshape(*first.shape[:-1], 1, 1, 1, capacity, 1, 1), -3)
-    return _kept(NondeterministicState(jnp.take_along_axis(values, first[..., None], -2), tops, edges))
+    return _in_its_window(NondeterministicState(jnp.take_along_axis(values, first[..., None], -2), tops, edges))
 
 
 def _resize(state: NondeterministicState, *, capacity: int) -> NondeterministicState:
     values, tops, edges = state
     more = capacity - values.shape[-2]
     if more < 0:
-        return _kept(NondeterministicState(values[..., -more:, :], tops, edges[..., -more:, :, :, -more:, :, :]))
+        return _in_its_window(
+            NondeterministicState(values[..., -more:, :], tops, edges[..., -more:, :, :, -more:, :, :])
+        )
     batch, window = [(0, 0)] * (tops.ndim - 2), ((more, 0), (0, 0), (0, 0))
     values = jnp.pad(values, (*batch, (more, 0), (0, 0)))
     return NondeterministicState(values, tops, jnp.pad(edges, (*batch, *window, *window), constant_values=-jnp.inf))
 
 
-def _kept(state: NondeterministicState) -> NondeterministicState:
-    """The state in which only the ways count that the window has kept."""
+def _in_its_window(state: NondeterministicState) -> NondeterministicState:
+    """The state whose shares are those of the runs that its window has kept."""
     values, tops, edges = state
     wide_tops, newest = as_logs(tops, edges[..., -1:, :, :, :, :, :])
     left = logsumexp(newest, (-3, -2, -1))

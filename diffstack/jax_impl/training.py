@@ -184,7 +184,7 @@ def update(
     Returns:
         The networks after the step, and their losses before it, (seeds,).
     """
-    learner, batch = devices.whole(learner), devices.shared(batch)
+    learner, batch = devices.replicated(learner), devices.split(batch)
     return _updated(network, learner, batch, rate, clip=clip, penalty=penalty)
 
 

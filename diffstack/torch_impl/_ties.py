@@ -34,9 +34,9 @@ def block_at_zero(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 def smaller(strengths: Float[Tensor, "*#shape"], room: Float[Tensor, "*#shape"]) -> Float[Tensor, "*#shape"]:
     """min(s, room), which at a tie passes its gradient to both; to neither where there is no room."""
     # A comparison with NaN is false, so a NaN strength has to be asked for.
-    least = torch.where((strengths < room) | torch.isnan(strengths), strengths, room)
+    smallest = torch.where((strengths < room) | torch.isnan(strengths), strengths, room)
     tied = (strengths == room) & (room > 0)
-    return torch.where(tied, room + (strengths - strengths.detach()), least)
+    return torch.where(tied, room + (strengths - strengths.detach()), smallest)
 
 
 def sum_blocked_at_zero(x: Float[Tensor, "2 *shape"]) -> Float[Tensor, "2 *shape"]:

@@ -240,21 +240,23 @@ def _ended(
         rest = (states, symbols, edges.shape[-3], states, symbols)
         edges = gathered(edges.flatten(-5), places).reshape(*batch, capacity, *rest)
         edges = edges.movedim((-3, -2, -1), (-6, -5, -4))
-    return _kept(NondeterministicState(gathered(values, places), tops, edges))
+    return _in_its_window(NondeterministicState(gathered(values, places), tops, edges))
 
 
 def _resize(state: NondeterministicState, *, capacity: int) -> NondeterministicState:
     values, tops, edges = state
     more = capacity - values.shape[-2]
     if more < 0:
-        return _kept(NondeterministicState(values[..., -more:, :], tops, edges[..., -more:, :, :, -more:, :, :]))
+        return _in_its_window(
+            NondeterministicState(values[..., -more:, :], tops, edges[..., -more:, :, :, -more:, :, :])
+        )
     window = (0, 0, 0, 0, more, 0)
     values = pad(values, (0, 0, more, 0))
     return NondeterministicState(values, tops, pad(edges, (*window, *window), value=-torch.inf))
 
 
-def _kept(state: NondeterministicState) -> NondeterministicState:
-    """The state in which only the ways count that the window has kept."""
+def _in_its_window(state: NondeterministicState) -> NondeterministicState:
+    """The state whose shares are those of the runs that its window has kept."""
     values, tops, edges = state
     # Contiguous, so that they are added up in the same order wherever they come from.
     wide_tops, newest = as_logs(tops, edges[..., -1:, :, :, :, :, :].contiguous())

@@ -164,7 +164,7 @@ def update(
     step = partial(_update, network, rate=rate, clip=clip, penalty=penalty, devices=devices)
     values = [
         step(Learner((parameters,), (moments,)), each)
-        for parameters, moments, *each in zip(*learner, *devices.shared(batch), strict=True)
+        for parameters, moments, *each in zip(*learner, *devices.split(batch), strict=True)
     ]
     return learner, torch.stack(values)
 

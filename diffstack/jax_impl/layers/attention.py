@@ -26,7 +26,7 @@ from diffstack import _checks, _layers
 from diffstack._layers import Stack
 from diffstack.jax_impl import superposition
 from diffstack.jax_impl._arrays import as_array, matmul
-from diffstack.jax_impl.layers._heads import actions_of, grown, joined, linear, module_of, start, uniform
+from diffstack.jax_impl.layers._heads import actions_of, as_vector, grown, linear, module_of, start, uniform
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class StackAttention:
         vectors = self._split(linear(inputs, parameters, "vectors") if self.dim else inputs[..., :0])
         elements = vectors if self._stack.ends == 1 else tuple(jnp.split(vectors, self._stack.ends, -1))
         carry, reads = module_of(self.stack).scan(carry, actions, elements, lengths=lengths, method=method)
-        reads = joined(self._stack, reads) if self._stack.ends == 1 else jnp.concatenate(reads, -1)
+        reads = as_vector(self._stack, reads) if self._stack.ends == 1 else jnp.concatenate(reads, -1)
         reads = jnp.moveaxis(reads, -3, -2).reshape(*batch, time, self.heads * self._stack.read)
         return linear(reads, parameters, "output"), carry
 

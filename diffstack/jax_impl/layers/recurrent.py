@@ -33,7 +33,7 @@ from diffstack import _layers
 from diffstack._layers import Stack
 from diffstack.jax_impl._arrays import as_array, matmul
 from diffstack.jax_impl.controller import unroll
-from diffstack.jax_impl.layers._heads import actions_of, grown, joined, linear, start, uniform
+from diffstack.jax_impl.layers._heads import actions_of, as_vector, grown, linear, start, uniform
 
 
 class Trace(NamedTuple):
@@ -86,7 +86,7 @@ class StackRNN:
 
     def init(self, key: Array, *, dtype: Any = jnp.float32) -> dict[str, Array]:
         """Random parameters, uniform as PyTorch draws them, with the biases of the pops where the stacks want them."""
-        gates, seen = _layers.GATES[self.cell] * self.hidden, _layers.seen(self.inputs, self.stacks)
+        gates, seen = _layers.GATES[self.cell] * self.hidden, _layers.cell_inputs(self.inputs, self.stacks)
         shapes: dict[str, tuple[int, ...]] = {
             "cell.weight_ih": (gates, seen),
             "cell.weight_hh": (gates, self.hidden),
@@ -181,7 +181,7 @@ class StackRNN:
     def _cell(self, parameters: dict[str, Array], hidden: Any, input: Array, reads: Any) -> Any:
         """The state of the cell after it has seen the input and the reads."""
         each = [
-            joined(stack, read)
+            as_vector(stack, read)
             for stack, some in zip(self.stacks, reads, strict=True)
             for read in (some if stack.ends > 1 else (some,))
         ]

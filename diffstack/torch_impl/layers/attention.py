@@ -24,7 +24,7 @@ from diffstack import _checks, _layers
 from diffstack._layers import Stack
 from diffstack.torch_impl import superposition
 from diffstack.torch_impl._arrays import as_array, matmul
-from diffstack.torch_impl.layers._heads import actions_of, grown, joined, module_of, start
+from diffstack.torch_impl.layers._heads import actions_of, as_vector, grown, module_of, start
 
 
 class StackAttention(nn.Module):
@@ -110,7 +110,7 @@ class StackAttention(nn.Module):
         vectors = self._split(self.vectors(inputs) if self.vectors else inputs[..., :0]).to(inputs.dtype)
         elements = vectors if self._stack.ends == 1 else torch.split(vectors, self.dim, -1)
         carry, reads = module_of(self.stack).scan(carry, actions, elements, lengths=lengths, method=method)
-        reads = joined(self._stack, reads) if self._stack.ends == 1 else torch.cat(reads, -1)
+        reads = as_vector(self._stack, reads) if self._stack.ends == 1 else torch.cat(reads, -1)
         reads = torch.movedim(reads, -3, -2).reshape(*batch, time, self.heads * self._stack.read)
         return self.output(reads), carry
 

@@ -33,7 +33,7 @@ from diffstack import _layers
 from diffstack._layers import Stack
 from diffstack.torch_impl._arrays import as_array
 from diffstack.torch_impl.controller import unroll
-from diffstack.torch_impl.layers._heads import actions_of, grown, joined, start
+from diffstack.torch_impl.layers._heads import actions_of, as_vector, grown, start
 
 
 class Trace(NamedTuple):
@@ -78,7 +78,7 @@ class StackRNN(nn.Module):
         super().__init__()
         self.inputs, self.hidden, self.kind = inputs, hidden, cell
         self.stacks: tuple[Stack, ...] = _layers.check_recurrent(inputs, hidden, stacks, cell)
-        self.cell = _CELLS[cell](_layers.seen(inputs, self.stacks), hidden)
+        self.cell = _CELLS[cell](_layers.cell_inputs(inputs, self.stacks), hidden)
         self.heads = nn.ModuleList(_Head(hidden, stack) for stack in self.stacks)
 
     def forward(
@@ -153,7 +153,7 @@ class StackRNN(nn.Module):
     def _cell(self, hidden: Any, input: Tensor, reads: Any) -> Any:
         """The state of the cell after it has seen the input and the reads."""
         each = [
-            joined(stack, read)
+            as_vector(stack, read)
             for stack, some in zip(self.stacks, reads, strict=True)
             for read in (some if stack.ends > 1 else (some,))
         ]
