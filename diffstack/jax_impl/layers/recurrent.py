@@ -123,7 +123,7 @@ class StackRNN:
         Args:
             parameters: those of `init`.
             inputs: (*batch, T, inputs).
-            carry: where an earlier call has ended; None starts with zeros and empty stacks.
+            carry: what an earlier call has returned; None starts with zeros and empty stacks.
             lengths: how many steps each sequence has, (*batch,), where they differ; outputs are zero after its end.
             method: that of `unroll`.
             final_states: False where no call goes on from here, which saves time and memory; the carry is then None.

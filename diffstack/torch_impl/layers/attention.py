@@ -89,7 +89,7 @@ class StackAttention(nn.Module):
 
         Args:
             inputs: (*batch, T, model).
-            carry: the stacks where an earlier call has ended, (*batch, heads, ...); None for empty ones.
+            carry: the stacks that an earlier call has returned, (*batch, heads, ...); None for empty ones.
             lengths: how many steps each sequence has, (*batch,), where they differ; outputs are zero after its end.
             method: that of the family's `scan`.
 
