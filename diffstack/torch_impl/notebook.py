@@ -235,7 +235,7 @@ class _OfBuffer(nn.Module):
 
     def __init__(self, initial_buffer: Tensor) -> None:
         super().__init__()
-        pointer.from_buffer(initial_buffer)  # refuses what is no buffer
+        pointer.from_buffer(initial_buffer)  # refuses what is not a buffer
         if isinstance(initial_buffer, nn.Parameter):
             self.initial_buffer = initial_buffer
         else:
