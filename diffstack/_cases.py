@@ -164,7 +164,7 @@ def _scan(family: Family, method: str, implementation: Any, arrays: Mapping[str,
         lengths=arrays.get("lengths"),
         method=method,
     )
-    return (*state, *(reads if isinstance(reads, tuple) else (reads,)))
+    return (*state, *(reads if len(family.ends) > 1 else (reads,)))
 
 
 def _runs(method: str, implementation: Any, arrays: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -212,7 +212,7 @@ def _unroll(family: Family, hard: bool, method: str, implementation: Any, arrays
 
     def controller(carry: Any, inputs: Any, reads: Any) -> tuple[Any, Any, Any, Any]:
         actions, others, elements = inputs
-        reads = reads if isinstance(reads, tuple) else (reads,)
+        reads = reads if len(family.ends) > 1 else (reads,)
         if not hard:
             # An automaton reads a vector for each state and top.
             reads = tuple(read.sum((-3, -2)) if family.automaton else read for read in reads)

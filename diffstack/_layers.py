@@ -115,16 +115,16 @@ def check_recurrent(inputs: Any, hidden: Any, stacks: Any, cell: Any) -> tuple[S
     return tuple(stacks)
 
 
-def seen(inputs: int, stacks: tuple[Stack, ...]) -> int:
+def cell_inputs(inputs: int, stacks: tuple[Stack, ...]) -> int:
     """The size of what a cell sees: the input and all reads."""
     return inputs + sum(stack.read for stack in stacks)
 
 
-def check_features(name: str, array: Any, size: int, least: int) -> None:
+def check_features(name: str, array: Any, size: int, rank: int) -> None:
     """An input of a layer: floating, with its features in the last axis, and with the axes that must come before."""
     _checks.check_kind(name, array.dtype, FLOATING, "a floating dtype")
-    if len(array.shape) < least or array.shape[-1] != size:
-        axes = f"(*batch, time, {size})" if least == 2 else f"(*batch, {size})"
+    if len(array.shape) < rank or array.shape[-1] != size:
+        axes = f"(*batch, time, {size})" if rank == 2 else f"(*batch, {size})"
         _checks.bad_value(name, f"shape {axes}", f"shape {tuple(array.shape)}")
 
 

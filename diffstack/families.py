@@ -97,7 +97,7 @@ def family_of(module: Any) -> Family | None:
         module: such as `diffstack.jax_impl.pointer`.
 
     Returns:
-        Its `Family`, or None where it is no family.
+        Its `Family`, or None where it is not a family.
 
     Example:
         >>> from diffstack import families, jax_impl

@@ -24,6 +24,7 @@ from diffstack.families import FAMILIES as TABLE
 from families import (
     FAMILIES,
     FULL,
+    NEURAL,
     NEURAL_DEQUE,
     NEURAL_STACK,
     NONDETERMINISTIC,
@@ -37,7 +38,7 @@ from families import (
     some,
 )
 from test_definition import check_gradients
-from test_methods import CHANGES, NEURAL
+from test_methods import CHANGES
 
 CHUNKED = tuple(case for case in UNROLLS if case.method == "chunked")
 # The family of what takes XLA longest; of all others PyTorch does the same.

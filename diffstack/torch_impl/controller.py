@@ -1,7 +1,7 @@
 """A controller with stacks: it decides each step from what it has just read.
 
-`scan` runs a sequence of actions that is known beforehand. A recurrent network with a stack does not know it: what it
-does at a step depends on the read after the step before. `unroll` is the loop over both,
+`scan` runs a sequence of actions that is known beforehand. A recurrent network with a stack does not know its actions
+beforehand: what it does at a step depends on the read after the step before. `unroll` is the loop over both,
 
     carry, actions, elements, output = controller(carry, input, reads)
     state, reads = step(state, actions, elements)
@@ -61,8 +61,8 @@ def unroll(
 ) -> tuple[tuple[Any, Any], Any]:
     """Run a controller over a sequence, with one stack or several, of any families.
 
-    Nothing is dropped on its way by the neural families: they make room for the T steps first, and go back to their
-    capacity when they are done.
+    The neural families drop nothing while it runs: they make room for the T steps first, and go back to their capacity
+    when they are done.
 
     Args:
         controller: `controller(carry, input, reads) -> carry, actions, elements, output`, such as an `nn.Module`. It is
@@ -86,8 +86,8 @@ def unroll(
         the outputs, a pytree of arrays (*batch, T, ...).
 
     Raises:
-        TypeError: what is no state of a family; a controller that does not return four things; an argument, action or
-            element of a wrong dtype.
+        TypeError: what is not the state of a family; a controller that does not return four things; an argument, action
+            or element of a wrong dtype.
         ValueError: shapes that do not fit; a state that is not empty although that was promised.
 
     Example:

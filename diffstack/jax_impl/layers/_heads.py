@@ -47,7 +47,7 @@ def start(stack: Stack, steps: int, batch: tuple[int, ...], dtype: Any) -> Any:
     return module_of(stack.family).empty(slots, (stack.dim,), dtype=dtype, batch_shape=batch, **more)
 
 
-def joined(stack: Stack, read: Float[Array, "..."]) -> Float[Array, "*batch read"]:
+def as_vector(stack: Stack, read: Float[Array, "..."]) -> Float[Array, "*batch read"]:
     """A read as one vector: an automaton reads one for each state and top."""
     if not stack.table.automaton:
         return read

@@ -11,7 +11,7 @@ from diffstack.families import Family
 
 
 def form(family: Family, module: Any) -> Any:
-    """The form that runs `step`, and drops nothing on its way."""
+    """The form that runs `step`, and drops nothing while it does."""
 
     def fit(state: Any, *, plan: Plan) -> Any:
         return module._with_room(state, steps=plan.time) if family.grows and plan.first == 0 else state

@@ -39,7 +39,7 @@ def start(stack: Stack, steps: int, batch: tuple[int, ...], like: Tensor) -> Any
     )
 
 
-def joined(stack: Stack, read: Float[Tensor, "..."]) -> Float[Tensor, "*batch read"]:
+def as_vector(stack: Stack, read: Float[Tensor, "..."]) -> Float[Tensor, "*batch read"]:
     """A read as one vector: an automaton reads one for each state and top."""
     if not stack.table.automaton:
         return read
