@@ -8,21 +8,18 @@ BIN := .venv/bin
 demo: .venv/installed
 	$(BIN)/diffstack demo --out demo
 
-# Quick is how XLA compiles for tests that promise no bits; tests/suite.py says how. The rest is too little for two processes.
-PYTEST := $(BIN)/python -m pytest -q
-QUICK := DIFFSTACK_QUICK=1 $(PYTEST) -n auto --dist worksteal
+PYTEST := $(BIN)/python -m pytest -q -n auto --dist worksteal
 
 test: .venv/installed
-	$(QUICK) -m "not bits" --ignore tests/test_fast.py
-	$(PYTEST) -m bits $$(grep -rl --include='*.py' mark.bits tests)
+	$(PYTEST) --ignore tests/test_fast.py
 
 # A witness for every family, framework and method, for after every edit.
 test-fast: .venv/installed
-	$(QUICK) tests/test_fast.py tests/test_mirror.py tests/test_families_table.py
+	$(PYTEST) tests/test_fast.py tests/test_mirror.py tests/test_families_table.py
 
 # The full product of shapes, dtypes and methods, all of it compiled as for users.
 test-all: .venv/installed
-	DIFFSTACK_FULL=1 $(PYTEST) -n auto --dist worksteal
+	DIFFSTACK_FULL=1 $(PYTEST)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -172,7 +172,7 @@ def _seconds(seconds: float | None) -> str:
 
 def _bytes(count: int | None) -> str:
     assert count is not None
-    return f"{count / 1e6:.3g} MB"
+    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
 
 
 def _cpu() -> str:

@@ -83,7 +83,7 @@ def _layers_of(size: Size) -> Iterator[Case]:
     end, sizes = f"T={size.time} D={size.dim}", (size.dim, size.dim + 1)
     layers: dict[str, tuple[str, tuple[Any, ...]]] = {}
     for turn, name in enumerate(FAMILIES):
-        capacity = size.slots if name == "pointer" else None
+        capacity = size.slots if FAMILIES[name].ring else None
         sizes_of: dict[str, Any] = {"states": 2, "symbols": 2} if FAMILIES[name].automaton else {}
         cell = CELLS[turn % len(CELLS)]
         layers[f"{name} StackRNN, {cell}"] = ("StackRNN", (*sizes, Stack(name, size.dim, capacity, **sizes_of), cell))
@@ -164,7 +164,7 @@ def _scan(family: Family, method: str, implementation: Any, arrays: Mapping[str,
         lengths=arrays.get("lengths"),
         method=method,
     )
-    return (*state, *(reads if isinstance(reads, tuple) else (reads,)))
+    return (*state, *(reads if len(family.ends) > 1 else (reads,)))
 
 
 def _runs(method: str, implementation: Any, arrays: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -212,7 +212,7 @@ def _unroll(family: Family, hard: bool, method: str, implementation: Any, arrays
 
     def controller(carry: Any, inputs: Any, reads: Any) -> tuple[Any, Any, Any, Any]:
         actions, others, elements = inputs
-        reads = reads if isinstance(reads, tuple) else (reads,)
+        reads = reads if len(family.ends) > 1 else (reads,)
         if not hard:
             # An automaton reads a vector for each state and top.
             reads = tuple(read.sum((-3, -2)) if family.automaton else read for read in reads)

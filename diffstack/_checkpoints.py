@@ -57,7 +57,7 @@ def load(folder: Path) -> tuple[int, list[dict[str, np.ndarray]], dict[str, Any]
     """The step, the arrays of each seed and the state of the newest checkpoint; None where there is none.
 
     Raises:
-        ValueError: a file that is no whole file of its kind.
+        ValueError: a file that is not whole, or not of its kind.
         OSError: a file that cannot be read.
     """
     _checks.require("safetensors", "training")

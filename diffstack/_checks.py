@@ -109,16 +109,16 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
         bad_value(name, f"one of {', '.join(map(repr, choices))}", repr(value))
 
 
-def check_count(name: str, value: Any, least: int) -> int:
+def check_count(name: str, value: Any, minimum: int) -> int:
     """A size must be an integer, and not too small."""
     # A symbolic integer is asked nothing, since an answer would fix its value. (To PyTorch's compiler it is an `int`.)
     if is_symbolic(value):
         return value
     if isinstance(value, bool) or not (isinstance(value, int) or hasattr(value, "__index__")):
-        bad_type(name, f"an integer of at least {least}", f"{value!r} ({type(value).__name__})")
+        bad_type(name, f"an integer of at least {minimum}", f"{value!r} ({type(value).__name__})")
     count = value if isinstance(value, int) else operator.index(value)
-    if count < least:
-        bad_value(name, f"an integer of at least {least}", count)
+    if count < minimum:
+        bad_value(name, f"an integer of at least {minimum}", count)
     return count
 
 
@@ -430,9 +430,9 @@ def paired(actions: Any, elements: Any, stacks: int) -> list[tuple[Any, Any]]:
     return list(zip(actions, elements, strict=True))
 
 
-def held(state: Any) -> Any:
-    """What is zero in an empty state: strengths, depth, whether there are edges but the bottom's, or else the slots."""
-    if hasattr(state, "edges"):
+def held(family: Family, state: Any) -> Any:
+    """What is zero in an empty state; of an automaton, whether there are edges but the bottom's."""
+    if family.automaton:
         edges = state.edges > -math.inf
         return edges.reshape(-1, math.prod(edges.shape[-6:])).sum(-1) > 1
-    return next((getattr(state, field) for field in ("strengths", "depth") if hasattr(state, field)), state[0])
+    return getattr(state, family.held) if family.held else state[0]

@@ -23,7 +23,7 @@ class Stack:
     Attributes:
         family: the name of its family, such as "neural_stack".
         dim: the size of the vectors on it; a nondeterministic stack may have none, 0.
-        capacity: its number of slots; None for as many as the sequences need, which the pointer's ring cannot do.
+        capacity: its number of slots; None for as many as the sequences need, which a ring (pointer) cannot do.
         vector: what the pushed vector goes through: "tanh", "sigmoid", or None for nothing.
         pop_bias: where the bias of the pop starts; None for -1 in the neural families, as Grefenstette et al. (2015)
             found best, and 0 elsewhere.
@@ -100,8 +100,8 @@ def check_stack(family: Any, dim: Any, capacity: Any, states: Any, symbols: Any)
             _checks.bad_value(name, f"1, as {family} has no automaton", size)
     if capacity is not None:
         _checks.check_count("capacity", capacity, 1)
-    elif family == "pointer":
-        _checks.bad_value("capacity", "a number for the pointer, whose slots are a ring", "None")
+    elif FAMILIES[family].ring:
+        _checks.bad_value("capacity", f"a number for {family}, whose slots are a ring", "None")
 
 
 def check_recurrent(inputs: Any, hidden: Any, stacks: Any, cell: Any) -> tuple[Stack, ...]:
@@ -115,16 +115,16 @@ def check_recurrent(inputs: Any, hidden: Any, stacks: Any, cell: Any) -> tuple[S
     return tuple(stacks)
 
 
-def seen(inputs: int, stacks: tuple[Stack, ...]) -> int:
+def cell_inputs(inputs: int, stacks: tuple[Stack, ...]) -> int:
     """The size of what a cell sees: the input and all reads."""
     return inputs + sum(stack.read for stack in stacks)
 
 
-def check_features(name: str, array: Any, size: int, least: int) -> None:
+def check_features(name: str, array: Any, size: int, rank: int) -> None:
     """An input of a layer: floating, with its features in the last axis, and with the axes that must come before."""
     _checks.check_kind(name, array.dtype, FLOATING, "a floating dtype")
-    if len(array.shape) < least or array.shape[-1] != size:
-        axes = f"(*batch, time, {size})" if least == 2 else f"(*batch, {size})"
+    if len(array.shape) < rank or array.shape[-1] != size:
+        axes = f"(*batch, time, {size})" if rank == 2 else f"(*batch, {size})"
         _checks.bad_value(name, f"shape {axes}", f"shape {tuple(array.shape)}")
 
 

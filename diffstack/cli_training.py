@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from diffstack import _backends, _files, _processes, _report, evaluation, training
+from diffstack import _backends, _checks, _files, _processes, _report, evaluation, training
 from diffstack._layers import CELLS, Stack
 from diffstack._options import choice, option
 from diffstack.families import FAMILIES
@@ -27,11 +27,12 @@ app = typer.Typer()
 def _stack(given: str) -> Stack:
     """A stack from text such as `neural_stack:16`; an automaton also has its numbers of states and symbols."""
     family, *sizes = given.split(":")
+    _checks.check_choice("family", family, tuple(FAMILIES))
     dim, *rest = map(int, sizes)
-    if rest or family == "nondeterministic":
+    if rest or FAMILIES[family].automaton:
         states, symbols = rest
         return Stack(family, dim, states=states, symbols=symbols)
-    return Stack(family, dim, capacity=32 if family == "pointer" else None)
+    return Stack(family, dim, capacity=32 if FAMILIES[family].ring else None)
 
 
 def _span(given: str) -> range:
@@ -43,8 +44,8 @@ def _pair(span: range | None) -> tuple[int, int] | None:
     return None if span is None else (span[0], span[-1])
 
 
-def _count(flag: str, least: int, about: str) -> Any:
-    return option(flag, "N", f"an integer of at least {least}", int, lambda n: n >= least, about)
+def _count(flag: str, minimum: int, about: str) -> Any:
+    return option(flag, "N", f"an integer of at least {minimum}", int, lambda n: n >= minimum, about)
 
 
 _DIR = typer.Argument(metavar="DIR", help="The folder of a run of diffstack train.")
@@ -70,7 +71,7 @@ def train(
     layer: Annotated[str | None, choice("--layer", ("rnn", "attention"), "A recurrent network, or attention")] = None,
     stack: Annotated[list[Stack] | None, _STACK] = None,
     cell: Annotated[str | None, choice("--cell", CELLS, "The cell of a recurrent network")] = None,
-    hidden: Annotated[int | None, _count("--hidden", 1, "Its units")] = None,
+    hidden: Annotated[int | None, _count("--hidden", 1, "The number of its units")] = None,
     lengths: Annotated[range | None, _lengths("--lengths", "Lengths in training")] = None,
     testing: Annotated[range | None, _lengths("--testing", "Lengths in the checks")] = None,
     steps: Annotated[int | None, _count("--steps", 0, "The largest number of steps")] = None,
@@ -113,7 +114,7 @@ def train(
         bool, typer.Option("--resume", help="Go on from where the run in that folder has stopped.")
     ] = False,
 ) -> None:
-    """Train networks with stacks on a task of the papers, and leave a folder that can be gone on from.
+    """Train networks with stacks on a task of the papers, and leave a folder from which the run can go on.
 
     The folder has the recipe, a log with a row for each check, a checkpoint, which both frameworks read, and a picture
     of the learning. A run that is stopped at any moment, and goes on with --resume, ends with the same numbers.
@@ -137,7 +138,7 @@ def train(
         _files.refuse("TASK", f"one of {', '.join(TASKS)}", repr(task))
     folder = out or Path(task)
     _backends.load(backend)
-    with _said(), _files.checked("--out", folder, "a folder that exists or can be made"):
+    with _errors_in_a_line(), _files.checked("--out", folder, "a folder that exists or can be made"):
         there = (folder / training.CONFIG).exists()
         if there and not resume:
             _files.refuse("--out", "a folder without a run, or --resume", repr(str(folder)))
@@ -172,7 +173,7 @@ def evaluate(
     hard: Annotated[bool, typer.Option("--hard", help="Round the actions, and run them on exact stacks.")] = False,
 ) -> None:
     """Score trained networks on new sequences, soft or as hard programs."""
-    with _said(), _files.checked("DIR", folder, "the folder of a run"):
+    with _errors_in_a_line(), _files.checked("DIR", folder, "the folder of a run"):
         trained = evaluation.load(folder, backend=backend, hard=hard)
         lengths = _pair(length) or trained.recipe.testing
         scores = evaluation.evaluate(trained, lengths, count=count)
@@ -188,7 +189,7 @@ def trace(
     hard: Annotated[bool, typer.Option("--hard", help="Round the actions, and run them on exact stacks.")] = False,
 ) -> None:
     """Draw what a trained network does with each of its stacks while it reads one sequence."""
-    with _said(), _files.checked("DIR", folder, "the folder of a run"):
+    with _errors_in_a_line(), _files.checked("DIR", folder, "the folder of a run"):
         trained = evaluation.load(folder, backend=backend, hard=hard)
         seeds = trained.recipe.seeds
         if seed is not None and seed not in seeds:
@@ -208,7 +209,7 @@ def trace(
 
 
 @contextmanager
-def _said() -> Iterator[None]:
+def _errors_in_a_line() -> Iterator[None]:
     """Turn an error of the library, which names an argument, into one line of the command."""
     try:
         yield

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffstack import _backends, _checkpoints, _checks
+from diffstack._layers import Stack
 from diffstack.recipes import Recipe, network
 from diffstack.tasks import TASKS, Batch, Scores
 from diffstack.training import longest, read_recipe, stacked
@@ -114,16 +115,16 @@ def trace(trained: Trained, length: int, *, index: int = 0, seed: int = 0) -> tu
             more = {"states": stack.states, "symbols": stack.symbols} if stack.table.automaton else {}
             dtype = trained.backend.asarray(np.zeros(1, recipe.dtype)).dtype
             state = family.empty(stack.slots(batch.tokens.shape[1]), (stack.dim,), dtype=dtype, **more)
-            figure = plot_trace(family, state, *_first(each))
+            figure = plot_trace(family, state, *_first(each, stack))
             _label(figure, [task.symbols[token] for token in batch.tokens[0]])
             figures.append(figure)
     return batch, np.argmax(np.asarray(logits), -1), figures
 
 
-def _first(each: Any) -> tuple[Any, Any]:
+def _first(each: Any, stack: Stack) -> tuple[Any, Any]:
     """Actions and elements of the one sequence."""
     elements = each.elements
-    return each.actions[0], tuple(some[0] for some in elements) if isinstance(elements, tuple) else elements[0]
+    return each.actions[0], tuple(some[0] for some in elements) if stack.ends > 1 else elements[0]
 
 
 def _label(figure: Any, symbols: Sequence[str]) -> None:

@@ -4,8 +4,8 @@ Parity, plots, benchmarks and tests read it, so that a family is described once.
 
 Example:
     >>> from diffstack.families import FAMILIES
-    >>> [family.name for family in FAMILIES.values() if family.is_stack]
-    ['pointer', 'discrete', 'superposition', 'neural_stack']
+    >>> [family.name for family in FAMILIES.values() if len(family.ends) == 2]
+    ['neural_deque']
     >>> FAMILIES["neural_deque"].action
     ('push top', 'pop top', 'push bottom', 'pop bottom')
 """
@@ -25,6 +25,8 @@ class Family(NamedTuple):
         name: the name of its module in either implementation.
         fields: the fields of its state, the slots first.
         action: what the entries of one action vector do; empty where an action is a single integer code.
+        held: the field that is zero where a stack is empty, if that is not the slots; an automaton has none.
+        ring: whether its slots are a ring, so that no step has a last one and a layer must be told how many there are.
         ends: how the names of the verbs that push, pop and peek end: one empty string, or one ending for each end.
         is_stack: whether a pop gives back what was pushed last.
         only_moves: whether it moves elements without computing with them, so that they may have any dtype.
@@ -40,6 +42,8 @@ class Family(NamedTuple):
     name: str
     fields: tuple[str, ...]
     action: tuple[str, ...]
+    held: str = ""
+    ring: bool = False
     ends: tuple[str, ...] = ("",)
     is_stack: bool = True
     only_moves: bool = False
@@ -73,12 +77,14 @@ _BOTH_ENDS = ("push top", "pop top", "push bottom", "pop bottom")
 FAMILIES = {
     family.name: family
     for family in (
-        Family("pointer", ("buffer", "index"), _WEIGHTS),
-        Family("discrete", ("buffer", "depth", "fault"), (), only_moves=True),
+        Family("pointer", ("buffer", "index"), _WEIGHTS, ring=True),
+        Family("discrete", ("buffer", "depth", "fault"), (), "depth", only_moves=True),
         Family("superposition", ("buffer",), _WEIGHTS, vectors=True),
-        Family("neural_stack", _LINE, _STRENGTHS, strengths=True),
-        Family("neural_queue", _LINE, _STRENGTHS, is_stack=False, strengths=True),
-        Family("neural_deque", _LINE, _BOTH_ENDS, ends=("_top", "_bottom"), is_stack=False, strengths=True),
+        Family("neural_stack", _LINE, _STRENGTHS, "strengths", strengths=True),
+        Family("neural_queue", _LINE, _STRENGTHS, "strengths", is_stack=False, strengths=True),
+        Family(
+            "neural_deque", _LINE, _BOTH_ENDS, "strengths", ends=("_top", "_bottom"), is_stack=False, strengths=True
+        ),
         Family("nondeterministic", ("values", "tops", "edges"), _WEIGHTS, is_stack=False, automaton=True),
     )
 }
@@ -91,7 +97,7 @@ def family_of(module: Any) -> Family | None:
         module: such as `diffstack.jax_impl.pointer`.
 
     Returns:
-        Its `Family`, or None where it is no family.
+        Its `Family`, or None where it is not a family.
 
     Example:
         >>> from diffstack import families, jax_impl

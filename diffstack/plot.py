@@ -128,10 +128,10 @@ def plot_trace(family: Any, state: Any, actions: Any, elements: Any) -> Figure:
     """Draw what a structure did: its actions, what it held over time, and what was read.
 
     A structure of strengths is drawn as a pile, one column a step: every element is a block as high as its strength,
-    coloured by the step that pushed it (grey if it was there before). Of a nondeterministic stack is drawn how likely
-    every top is, by state and symbol, and in place of the contents the attention of each read: a row for each push, the
-    newest at the top, above what was there before. Any other is drawn as its contents, the top row at the top, where an
-    element of several entries is shown by its length.
+    coloured by the step that pushed it (grey if it was there before). A picture of a nondeterministic stack shows how
+    likely every top is, by state and symbol, and in place of the contents the attention of each read: a row for each
+    push, the newest at the top, above what was there before. Any other structure is drawn as its contents, the top row
+    at the top, where an element of several entries is shown by its length.
 
     Args:
         family: a family of either implementation, such as `diffstack.jax_impl.neural_stack`.
@@ -144,7 +144,7 @@ def plot_trace(family: Any, state: Any, actions: Any, elements: Any) -> Figure:
 
     Raises:
         ValueError: no steps.
-        TypeError: a module that is no family.
+        TypeError: a module that is not a family.
         TypeError, ValueError: what the family's `step` raises, for a batch of states too.
 
     Example:

@@ -26,7 +26,7 @@ class Recipe:
         stacks: those of the network.
         layer: "rnn" for a `StackRNN`, "attention" for a `StackAttention` with heads of the one stack.
         cell: that of a `StackRNN`.
-        hidden: the units of a `StackRNN`.
+        hidden: the number of units of a `StackRNN`.
         embedding: the size of a token's vector.
         heads: the number of heads of a `StackAttention`.
         lengths: the shortest and the longest length in training; () for those of the task.
@@ -34,7 +34,7 @@ class Recipe:
         curriculum: over how many steps both lengths of training grow from 0, or from what the task has.
         batch: the number of sequences of a step.
         steps: the largest number of steps.
-        rate: Adam's.
+        rate: the learning rate of Adam.
         schedule: "constant", or "cosine" for one that falls to 0 at the last step.
         warmup: over how many steps the rate grows from 0.
         clip: the largest norm of a gradient.
@@ -174,8 +174,8 @@ def numbers(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]], seed: int) ->
 
 def hardened(stack: Stack) -> Stack:
     """The stack that takes the likeliest action as a whole: an exact one where there is one."""
-    if stack.table.automaton:
-        _checks.bad_value("hard", "a family whose actions can be rounded", stack.family)
     if stack.table.strengths:
         return dataclasses.replace(stack, hard=True)
+    if not stack.table.is_stack:
+        _checks.bad_value("hard", "a family whose actions can be rounded", stack.family)
     return dataclasses.replace(stack, family="discrete")

@@ -82,10 +82,10 @@ def run(
     _checks.check_choice("backend", backend, _backends.NAMES)
     chosen, task, folder = _backends.load(backend), TASKS[recipe.task], Path(folder)
     wide = chosen.wide() if recipe.dtype == "float64" else nullcontext()
-    with wide, _side(backend, "_devices").among(devices, recipe.batch) as shared:
-        found = _found(recipe, folder, resume)
+    with wide, _side(backend, "_devices").among(devices, recipe.batch) as sharing:
+        found = _checkpoint_to_go_on_from(recipe, folder, resume)
         # No process is to find what the first one writes.
-        shared.wait()
+        sharing.wait()
         if _processes.is_first():
             folder.mkdir(parents=True, exist_ok=True)
             _checkpoints.write(folder / CONFIG, recipe.as_json().encode())
@@ -98,15 +98,21 @@ def run(
             given = tuple(map(chosen.asarray, stacked(batches, steps)))
             rate = recipe.rate_at(state.step)
             state.learner, loss = trainer.update(
-                net, state.learner, given, rate, clip=recipe.clip, penalty=recipe.penalty_at(state.step), devices=shared
+                net,
+                state.learner,
+                given,
+                rate,
+                clip=recipe.clip,
+                penalty=recipe.penalty_at(state.step),
+                devices=sharing,
             )
             state.step += 1
             losses.append(np.asarray(loss))
             latest: list[Row] = []
             if state.step % recipe.check == 0 or state.step == recipe.steps:
-                scores = shared.told(lambda: _check(recipe, net, state.learner, chosen, trainer, state.step))
+                scores = sharing.from_first(lambda: _check(recipe, net, state.learner, chosen, trainer, state.step))
                 state.seconds = time.perf_counter() - began
-                latest = _noted(recipe, trainer, state, np.mean(losses, 0), scores)
+                latest = _rows_of_check(recipe, trainer, state, np.mean(losses, 0), scores)
                 _save(recipe, folder, trainer, state)
                 losses = []
             progress(state.step, recipe.steps, float(np.asarray(loss).mean()), latest)
@@ -170,7 +176,9 @@ def _restored(
     return _State(step, trainer.restored(net, arrays), generators, rows, state["seconds"], kept)
 
 
-def _noted(recipe: Recipe, trainer: Any, state: _State, losses: Sequence[float], scores: Sequence[float]) -> list[Row]:
+def _rows_of_check(
+    recipe: Recipe, trainer: Any, state: _State, losses: Sequence[float], scores: Sequence[float]
+) -> list[Row]:
     """The rows of a check; a network that is done stays as it is from here on."""
     checks = zip(recipe.seeds, losses, scores, strict=True)
     latest = [
@@ -209,7 +217,7 @@ def _check(recipe: Recipe, net: Any, learner: Any, chosen: Any, trainer: Any, st
     ]
 
 
-def _found(
+def _checkpoint_to_go_on_from(
     recipe: Recipe, folder: Path, resume: bool
 ) -> tuple[int, list[dict[str, np.ndarray]], dict[str, Any]] | None:
     """What to go on from, if there is anything."""
@@ -234,7 +242,7 @@ def read_recipe(folder: Path) -> Recipe:
     """The recipe of the run in a folder.
 
     Raises:
-        ValueError: a file that is no recipe.
+        ValueError: a file that is not a recipe.
         OSError: a file that cannot be read.
     """
     path = folder / CONFIG

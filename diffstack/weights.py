@@ -46,7 +46,7 @@ def save(path: str | os.PathLike[str], parameters: Any, *, layer: Any = None) ->
         layer: the layer they belong to, whose arguments are written too.
 
     Raises:
-        TypeError: a parameter that is no array; a layer that is none of diffstack's.
+        TypeError: a parameter that is not an array; a layer that is not one of diffstack's.
         ValueError: parameters that are not those of the layer.
         ImportError: safetensors is not installed.
         OSError: the file cannot be written.
@@ -76,7 +76,7 @@ def load(path: str | os.PathLike[str], *, layer: Any = None) -> dict[str, Any]:
         The parameters by name: of the layer's framework, or NumPy arrays where no layer is given.
 
     Raises:
-        ValueError: a file that is no safetensors file, is truncated, or holds the parameters of another layer.
+        ValueError: a file that is not a safetensors file, is truncated, or holds the parameters of another layer.
         ImportError: safetensors is not installed.
         OSError: the file cannot be read.
     """

@@ -23,7 +23,7 @@ def controller(xp: Any, family: Family, hard: bool) -> Callable[[Any, Any, Any],
 
     def decide(carry: Any, inputs: Any, reads: Any) -> tuple[Any, Any, Any, Any]:
         actions, elements = inputs
-        top = reads[0] if isinstance(reads, tuple) else reads
+        top = reads[0] if len(family.ends) > 1 else reads
         carry = 0.5 * carry + top.reshape((*carry.shape, -1)).sum(-1)
         # Of a hard automaton other operations would be no program.
         others = actions if family.automaton and hard else xp.roll(actions, 1, -1) if family.action else None
@@ -34,7 +34,7 @@ def controller(xp: Any, family: Family, hard: bool) -> Callable[[Any, Any, Any],
         else:
             gate = (1 / (1 + xp.exp(-carry))).reshape((*carry.shape, 1))
             actions = (1 - gate) * actions + gate * others
-        if isinstance(reads, tuple):
+        if len(family.ends) > 1:
             elements = tuple(each + 0.25 * read for each, read in zip(elements, reads, strict=True))
         else:
             # An automaton reads an element for each state and top.
@@ -54,7 +54,7 @@ def oracle(family: Family, hard: bool, state: Any, actions: Any, elements: Any) 
     reads = tuple(verb.oracle(state, *full) for verb in peeks)
     reads, decide = reads if len(reads) > 1 else reads[0], controller(np, family, hard)
     carry, final, outputs, decided = np.zeros(()), state, [], []
-    for inputs in zip(actions, _steps(elements), strict=True):
+    for inputs in zip(actions, _steps(family, elements), strict=True):
         carry, action, element, output = decide(carry, inputs, reads)
         outputs.append(output)
         decided.append((action, element))
@@ -66,8 +66,8 @@ def oracle(family: Family, hard: bool, state: Any, actions: Any, elements: Any) 
     return (carry, final), jax.tree.map(lambda *steps: np.stack(steps), *outputs) if outputs else none
 
 
-def _steps(elements: Any) -> list[Any]:
-    return list(zip(*elements, strict=True)) if isinstance(elements, tuple) else list(elements)
+def _steps(family: Family, elements: Any) -> list[Any]:
+    return list(zip(*elements, strict=True)) if len(family.ends) > 1 else list(elements)
 
 
 def _case(family: Family, method: str, hard: bool) -> Case:
@@ -88,7 +88,7 @@ def unrolled(backend: Any, case: Case, hard: bool = False, **options: Any) -> Ca
     unroll = backend.module("controller").unroll
 
     def run(state: Any, actions: Any, elements: Any, lengths: Any = None) -> Any:
-        first = elements[0] if isinstance(elements, tuple) else elements
+        first = elements[0] if len(case.family.ends) > 1 else elements
         rank = actions.ndim - (2 if case.family.action else 1)
         like = first.sum(tuple(range(rank, first.ndim)))
         if xp is jnp and jax.sharding.AxisType.Explicit not in jax.sharding.get_abstract_mesh().axis_types:

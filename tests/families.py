@@ -591,6 +591,7 @@ NONDETERMINISTIC = Family(
 
 
 FAMILIES = (POINTER, DISCRETE, SUPERPOSITION, NEURAL_STACK, NEURAL_QUEUE, NEURAL_DEQUE, NONDETERMINISTIC)
+NEURAL = tuple(family for family in FAMILIES if family.strengths)
 
 # --- what the tests run over ---
 

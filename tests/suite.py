@@ -16,7 +16,7 @@ import pytest
 import torch
 from beartype import beartype
 from hypothesis import settings
-from jax._src import source_info_util
+from jax._src import compiler, source_info_util
 from jax._src.interpreters import mlir
 from jaxtyping import AbstractArray, jaxtyped
 
@@ -25,14 +25,18 @@ import diffstack.torch_impl
 from backends import BACKENDS, Backend
 from families import FULL
 
-# Where no bits are promised XLA compiles in a fifth of its time: without optimizations, one kernel an operation.
-QUICK = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
-QUICK += ["--xla_cpu_parallel_codegen_split_count=1"]
+# Where no bits are promised XLA compiles in a fraction of its time: with next to no optimization.
+QUICK = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
 if jaxlib.version.__version_info__ < (0, 11):  # later ones do not know it, and stop
-    QUICK += ["--xla_cpu_use_fusion_emitters=false"]
-FLAGS = ["--xla_force_host_platform_device_count=4", *(QUICK if "DIFFSTACK_QUICK" in os.environ else ())]
-# Read when JAX starts its backend.
-os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
+    QUICK["xla_cpu_use_fusion_emitters"] = False
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+jax.devices()  # reads them
+if not FULL:  # for the programs that tests start
+    os.environ["XLA_FLAGS"] += "".join(f" --{name}={str(value).lower()}" for name, value in QUICK.items())
 
 torch.set_num_threads(1)
 # JAX notes which lines of Python every operation came from, and XLA carries them along; nobody reads them here.
@@ -59,6 +63,19 @@ def _context() -> Any:
 
 
 mlir.make_ir_context = _context
+
+# Whether XLA compiles as for users. What was compiled in the other way is not used again.
+_as_users = jax.make_user_context(FULL)
+_compile_options = compiler.get_compile_options
+
+
+def _quick_options(*arguments: Any, env_options_overrides: dict[str, Any] | None = None, **options: Any) -> Any:
+    """JAX's options of a program, which leave out XLA's optimizations where no bits are promised."""
+    overrides = {**({} if _as_users.value else QUICK), **(env_options_overrides or {})}
+    return _compile_options(*arguments, env_options_overrides=overrides, **options)
+
+
+compiler.get_compile_options = _quick_options
 
 
 def _modules() -> Iterator[ModuleType]:
@@ -117,6 +134,13 @@ def pytest_collection_finish() -> None:
 def pytest_sessionfinish() -> None:
     """Nor through what the tests have left."""
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def optimized(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tests that promise bits are compiled as for users."""
+    with _as_users(FULL or request.node.get_closest_marker("bits") is not None):
+        yield
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Several devices: training gives the numbers of one, by the command and by the code of docs/use/devices.md.
 
-JAX has four devices in this process; for PyTorch torchrun starts a program of its own in two processes.
+JAX has four devices in this process; for PyTorch the agent of torchrun starts two processes.
 """
 
 import dataclasses
@@ -91,9 +91,8 @@ def test_jax(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, x64: None) -> None
 
 def test_torch(tmp_path: Path) -> None:
     two, stopped = prepared(tmp_path, "two"), prepared(tmp_path, "stopped")
-    arguments = ["--nproc-per-node", "2", "--standalone", HERE / "devices_torch.py", tmp_path]
     with subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", *map(str, arguments)],
+        [sys.executable, str(HERE / "devices_torch.py"), str(tmp_path)],
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

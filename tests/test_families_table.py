@@ -55,6 +55,21 @@ def test_the_entry_is_true(backend: Backend, family: Family):
             module.empty(2, (3,), dtype=backend.dtype("int32"))
 
 
+@ALL
+def test_a_field_that_does_not_fit_is_named(backend: Backend, family: Family):
+    """A dtype of another kind, and another batch than that of the other fields; what has one field has any batch."""
+    module = backend.module(family.name)
+    state = module.empty(2, (3,), batch_shape=(4,))
+    for field, leaf in state._asdict().items():
+        wrong = np.zeros(leaf.shape, np.int16 if "float" in str(leaf.dtype) else np.float32)
+        if not (family.only_moves and field == family.fields[0]):
+            with pytest.raises(TypeError, match=rf"^state\.{field}: expected .*, got "):
+                module.contents(state._replace(**{field: backend.array(wrong)}))
+        if len(family.fields) > 1:
+            with pytest.raises(ValueError, match=r"^state\.\w+: expected shape .*, got shape "):
+                module.contents(state._replace(**{field: leaf[:3]}))
+
+
 @pytest.mark.parametrize(
     "family", [family for family in FAMILIES.values() if not family.automaton], ids=lambda family: family.name
 )

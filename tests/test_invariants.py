@@ -14,6 +14,7 @@ from diffstack.actions import NOOP, POP, PUSH
 from families import (
     DISCRETE,
     FAMILIES,
+    NEURAL,
     NEURAL_DEQUE,
     NEURAL_QUEUE,
     NEURAL_STACK,
@@ -27,7 +28,6 @@ from strategies import arrays, normal, programs
 
 # The shapes stay the same, so that JAX compiles each function once.
 TIME, CUT, DIM = 8, 3, 2
-NEURAL = (NEURAL_STACK, NEURAL_QUEUE, NEURAL_DEQUE)
 
 hard_codes = st.lists(st.sampled_from([PUSH, POP, NOOP]), min_size=TIME, max_size=TIME)
 hard = st.sampled_from([0.0, 1.0])
@@ -201,7 +201,7 @@ def in_two(backend: Backend, family: Family, actions: Any, elements: Any) -> tup
         return [*joined, *backend.numpys(state)], [*backend.numpys(whole), *backend.numpys(final)]
 
 
-SOFT = [family for family in FAMILIES if family is not DISCRETE]
+SOFT = [family for family in FAMILIES if not family.only_moves]
 
 
 def programs_of(family: Family, is_hard: bool, seed: int) -> tuple[Any, Any]:

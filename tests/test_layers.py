@@ -13,6 +13,7 @@ import torch
 
 from backends import JAX, TORCH, Backend, assert_close, witnesses
 from diffstack import jax_impl, torch_impl, weights
+from diffstack.families import FAMILIES as TABLE
 from diffstack.jax_impl.layers import Stack
 from families import DISCRETE, FAMILIES, FULL, NEURAL_STACK, POINTER, Family, Size, product, some
 
@@ -24,7 +25,7 @@ SIZE = Size(6, 6, (3,))
 
 
 def stack_of(family: str, **options: Any) -> Stack:
-    return Stack(family, 3, 6 if family == "pointer" else None, **options)
+    return Stack(family, 3, 6 if TABLE[family].ring else None, **options)
 
 
 def pair(kind: str, *arguments: Any, **options: Any) -> tuple[Any, dict[str, Any], Any]:
@@ -81,7 +82,7 @@ def test_recurrent_with_several_stacks():
 
 @pytest.mark.parametrize("family", LENGTHS[1:] if not FULL else LENGTHS, ids=str)
 def test_attention_in_both(family: Family):
-    layers = pair("StackAttention", 4, 3, 2, family.name, 6 if family.name == "pointer" else None)
+    layers = pair("StackAttention", 4, 3, 2, family.name, 6 if family.ring else None)
     ours, theirs = gradients(*layers, RNG.normal(size=(2, 7, 4)), lengths=np.array([7, 4]))
     for left, right in zip(theirs, ours, strict=True):
         assert_close(left, right, 1e-12)
@@ -210,7 +211,7 @@ def stepper(backend: Backend, layers: Any) -> Any:
 def test_a_carry_cut_anywhere(backend: Backend, family: Family, kind: str):
     """Segments, and one step at a time, give the outputs of one run; with a capacity or without."""
     name = family.name
-    capacity = 20 if name in ("pointer", "neural_queue") else None
+    capacity = 20 if family.ring or name == "neural_queue" else None
     stack = Stack(name, 3, capacity)
     layers = pair(kind, 2, 5, stack) if kind == "StackRNN" else pair(kind, 2, 3, 2, name, capacity)
     run, step, x = runner(backend, layers), stepper(backend, layers), backend.array(RNG.normal(size=(2, 6, 2)))
@@ -291,7 +292,7 @@ def test_pytorch_autocast(family: Family):
     x = torch.randn(2, 7, 4)
     for layer in (
         torch_impl.layers.StackRNN(4, 5, stack_of(family.name)),
-        torch_impl.layers.StackAttention(4, 3, 2, family.name, 6 if family.name == "pointer" else None),
+        torch_impl.layers.StackAttention(4, 3, 2, family.name, 6 if family.ring else None),
     ):
         with torch.autocast("cpu", torch.bfloat16):
             outputs, carry = layer(x, lengths=[7, 3])
@@ -389,7 +390,7 @@ def test_arguments_that_do_not_fit(backend: Backend):
     layers = backend.module("layers")
     for make, message in (
         (lambda: layers.Stack("heap", 3), "family: expected one of 'pointer'"),
-        (lambda: layers.Stack("pointer", 3), "capacity: expected a number for the pointer, whose slots are a ring"),
+        (lambda: layers.Stack("pointer", 3), "capacity: expected a number for pointer, whose slots are a ring"),
         (lambda: layers.Stack("discrete", 0), "dim: expected an integer of at least 1"),
         (lambda: layers.Stack("discrete", 3, vector="relu"), "vector: expected one of 'tanh', 'sigmoid', None"),
         (lambda: layers.StackRNN(2, 5, Stack("discrete", 3), "cnn"), "cell: expected one of 'lstm', 'gru', 'rnn'"),

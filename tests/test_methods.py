@@ -18,6 +18,7 @@ from diffstack.torch_impl.reversal import reverse
 from families import (
     FAMILIES,
     FULL,
+    NEURAL,
     NEURAL_DEQUE,
     NEURAL_QUEUE,
     NEURAL_STACK,
@@ -32,8 +33,7 @@ from families import (
 )
 from oracles import piles, pointer, superposition
 
-NEURAL = (NEURAL_STACK, NEURAL_QUEUE, NEURAL_DEQUE)
-SOFT = (POINTER, SUPERPOSITION, *NEURAL)
+SOFT = tuple(family for family in FAMILIES if not (family.only_moves or family.automaton))
 PARALLEL = tuple(family for family in FAMILIES if family.parallel)
 ALL_SIZES = [
     Size(time, slots, (dim,), batch)

@@ -11,6 +11,7 @@ from backends import Backend, assert_same_bits, dear
 from diffstack.actions import NOOP, POP, PUSH
 from families import (
     FULL,
+    NEURAL,
     NEURAL_DEQUE,
     NEURAL_QUEUE,
     NEURAL_STACK,
@@ -22,8 +23,7 @@ from families import (
 )
 from strategies import numpy_dtype
 
-NEURAL = (NEURAL_STACK, NEURAL_QUEUE, NEURAL_DEQUE)
-LINES = (NEURAL_STACK, NEURAL_QUEUE)
+LINES = tuple(family for family in NEURAL if len(family.ends) == 1)
 SIZE = Size(6, 3)
 
 

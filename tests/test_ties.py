@@ -16,6 +16,7 @@ from diffstack.actions import NOOP, POP, PUSH
 from families import (
     CASES,
     FULL,
+    NEURAL,
     NEURAL_DEQUE,
     NEURAL_QUEUE,
     NEURAL_STACK,
@@ -27,7 +28,6 @@ from families import (
 )
 from oracles import neural_queue, neural_stack, piles
 
-NEURAL = (NEURAL_STACK, NEURAL_QUEUE, NEURAL_DEQUE)
 DIFFERENTIABLE = tuple(case for case in CASES if case.differentiable)
 NOOPS = (0, 1, 30)
 # More steps than slots: a hard program of this length overflows, and pops what is not there.

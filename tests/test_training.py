@@ -13,6 +13,7 @@ import pytest
 
 from diffstack import _checkpoints, cli, evaluation, training
 from diffstack._layers import Stack
+from diffstack.families import FAMILIES
 from diffstack.recipes import Recipe, hardened, numbers
 from diffstack.tasks import TASKS
 from diffstack.torch_impl import training as training_of_torch
@@ -259,14 +260,14 @@ def test_a_bad_recipe_is_refused(change: dict[str, Any], error: str) -> None:
 @pytest.mark.parametrize(
     ("family", "backend"),
     [
-        *((family, "torch") for family in ("superposition", "pointer", "neural_stack", "neural_queue", "neural_deque")),
+        *((name, "torch") for name, each in FAMILIES.items() if each.action and (each.strengths or each.is_stack)),
         ("superposition", "jax"),
         *product(("neural_stack", "jax")),
     ],
 )
 def test_a_hard_program_is_the_soft_one_with_hard_actions(tmp_path: Path, family: str, backend: str) -> None:
     """A head with large weights acts as its rounded one, and the exact stack then reads what the soft one does."""
-    stack = Stack(family, 3, capacity=40 if family == "pointer" else None)
+    stack = Stack(family, 3, capacity=40 if FAMILIES[family].ring else None)
     # The pointer's ring has a top also when it is empty, so that its steps are compared where it is not.
     recipe = Recipe("reverse_string", (stack,), steps=0, **SMALL)
     run(recipe, tmp_path, backend=backend)

@@ -39,7 +39,7 @@ def as_array(name: str, value: Any, like: Array | None = None) -> Array:
 
 
 def _check_width(name: str, dtype: Any) -> None:
-    """JAX would lose bits of a wide array without a word."""
+    """JAX would silently lose bits of a wide array."""
     if jax.dtypes.canonicalize_dtype(dtype) != dtype:
         _checks.bad_type(name, "at most 32 bits an entry while jax_enable_x64 is off", f"dtype {dtype}")
 
@@ -124,7 +124,7 @@ def run(kernel: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     The batch axes of all arguments and of all results come first, and the first array is (*batch, slots, dim).
     """
     compiled = _compiled(kernel, tuple(options))
-    arguments = alike(arguments)
+    arguments = varying_alike(arguments)
     leaves = jax.tree.leaves(arguments)
     batch = _explicit(leaves, leaves[0].ndim - 2)
     if batch is not None:
@@ -135,7 +135,7 @@ def run(kernel: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     return compiled(*arguments, **options)
 
 
-def alike(tree: Any) -> Any:
+def varying_alike(tree: Any) -> Any:
     """The arrays of a tree, made to vary over the same axes of a mesh inside `shard_map`."""
     leaves, structure = jax.tree.flatten(tree)
     varying = frozenset().union(*map(_varying, leaves))
@@ -147,7 +147,7 @@ def alike(tree: Any) -> Any:
     )
 
 
-def spread(tree: Any, like: Any, rank: int) -> Any:
+def sharded_like(tree: Any, like: Any, rank: int) -> Any:
     """The arrays of a tree, (*batch, ...), sharded over an explicit mesh as those of `like` are."""
     batch = _explicit([leaf for leaf in jax.tree.leaves((tree, like)) if leaf.ndim >= rank], rank)
     if batch is None:

@@ -1,7 +1,7 @@
 """The devices that share the batches of a run.
 
-One process holds all of them: parameters are on every device, and each has its part of a batch. What a step computes is
-said for the whole batch, and `jit` finds the sums over devices by itself.
+One process holds all of them: parameters are on every device, and each has its part of a batch. A step is
+written for the whole batch, and `jit` finds the sums over devices by itself.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,17 +21,17 @@ class Devices:
 
     mesh: Mesh | None = None
 
-    def whole(self, tree: Any) -> Any:
+    def replicated(self, tree: Any) -> Any:
         """Arrays that every device has."""
         return tree if self.mesh is None else jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
 
-    def shared(self, batch: tuple[Any, ...]) -> tuple[Any, ...]:
+    def split(self, batch: tuple[Any, ...]) -> tuple[Any, ...]:
         """Arrays (seeds, B, ...), of which every device has its part of B."""
         if self.mesh is None:
             return batch
         return jax.device_put(batch, NamedSharding(self.mesh, PartitionSpec(None, "batch")))
 
-    def told(self, make: Callable[[], Any]) -> Any:
+    def from_first(self, make: Callable[[], Any]) -> Any:
         """What one process has made, in all of them."""
         return make()
 

@@ -1,8 +1,9 @@
 """What the neural stack, queue and deque share: slots in a line, each with a strength.
 
-Slots stand oldest first (the deque's from the bottom to the top). `nearer` gives, for every slot, the strength that
-stands between it and the end that is popped or read: `above` it for the top, `below` it for the front or the bottom. A
-pop of `u` takes from each slot what the nearer ones did not give, and a read weighs each slot in the same way:
+The slots are in order, the oldest first (in the deque, from the bottom to the top). `nearer` gives, for every slot, the
+strength that lies between it and the end that is popped or read: `above` it for the top, `below` it for the front or
+the bottom. A pop of `u` takes from each slot what the nearer ones did not give, and a read weighs each slot in the same
+way:
 
     s'[i] = max(0, s[i] - max(0, u - nearer[i]))          read = sum_i min(s[i], max(0, 1 - nearer[i])) v[i]
 
@@ -80,14 +81,14 @@ def peek(state: Any, strength: Float[Array, "*batch"], nearer: Nearer) -> Float[
 
 
 def push(state: Any, element: Float[Array, "*batch dim"], strength: Float[Array, "*batch"]) -> Any:
-    """The state with one slot more at its newest end."""
+    """The state with one more slot at its newest end."""
     strength = feasible(strength).astype(state.strengths.dtype)
     values = jnp.concatenate([state.values, element[..., None, :]], -2)
     return state._replace(values=values, strengths=jnp.concatenate([state.strengths, strength[..., None]], -1))
 
 
 def push_oldest(state: Any, element: Float[Array, "*batch dim"], strength: Float[Array, "*batch"]) -> Any:
-    """The state with one slot more at its oldest end, the bottom of a deque."""
+    """The state with one more slot at its oldest end, the bottom of a deque."""
     strength = feasible(strength).astype(state.strengths.dtype)
     values = jnp.concatenate([element[..., None, :], state.values], -2)
     return state._replace(values=values, strengths=jnp.concatenate([strength[..., None], state.strengths], -1))
@@ -126,7 +127,7 @@ def taken_slots(state: Any, slots: Int[Array, "*batch kept"]) -> Any:
 
 
 def newest_at_the_end(state: Any, capacity: int, lengths: Int[Array, "*batch"] | None) -> Any:
-    """The newest slots at the end of each sequence, where a longest one has pushed last."""
+    """The newest slots at the end of each sequence, of a state in which the longest one has pushed last."""
     if lengths is None:
         return newest(state, capacity)
     longest = state.strengths.shape[-1] - capacity

@@ -1,6 +1,6 @@
 """Sums of weights that are kept as logarithms, where minus infinity stands for nothing.
 
-A sum of nothing but nothing is nothing, and no gradient goes through it, so that values and gradients are never NaN.
+Where all weights of a sum are nothing, so is the sum, and no gradient goes through it: nothing is ever NaN.
 """
 
 from typing import Any

@@ -15,11 +15,11 @@ from diffstack.jax_impl._arrays import numbered
 def stopped(
     steps: Shaped[Array, "..."], lengths: Int[Array, "*batch"] | None, noop: Shaped[Array, "..."] | int = 0
 ) -> Shaped[Array, "..."]:
-    """What happens at every step, and from the end of its sequence on `noop`; time comes after the batch."""
+    """The steps as they are up to the end of each sequence, and `noop` from there on; time comes after the batch."""
     if lengths is None:
         return steps
     live = _live(steps, lengths)
-    # A padding that is NaN must not reach the state, not even times 0.
+    # Padding that is NaN must not reach the state, not even times 0.
     return jnp.where(live, steps, jnp.broadcast_to(jnp.asarray(noop, steps.dtype), steps.shape))
 
 

@@ -32,9 +32,14 @@ def block_at_zero(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 def smaller(strengths: Float[Array, "*#shape"], room: Float[Array, "*#shape"]) -> Float[Array, "*#shape"]:
     """min(s, room), which at a tie passes its gradient to both; to neither where there is no room."""
     # A comparison with NaN is false, so a NaN strength has to be asked for.
-    least = jnp.where((strengths < room) | jnp.isnan(strengths), strengths, room)
+    smallest = jnp.where((strengths < room) | jnp.isnan(strengths), strengths, room)
     tied = (strengths == room) & (room > 0)
-    return jnp.where(tied, room + (strengths - lax.stop_gradient(strengths)), least)
+    return jnp.where(tied, room + (strengths - lax.stop_gradient(strengths)), smallest)
+
+
+def sum_blocked_at_zero(x: Float[Array, "2 *shape"]) -> Float[Array, "2 *shape"]:
+    """A sum of at least 0, kept in two parts, which blocks its gradient where it is 0."""
+    return jnp.where(jnp.sum(x, 0, keepdims=True) == 0, 0, x)
 
 
 def smaller_sum(a: Float[Array, "2 *shape"], b: Float[Array, "2 *shape"]) -> Float[Array, "2 *shape"]:

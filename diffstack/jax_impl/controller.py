@@ -1,7 +1,7 @@
 """A controller with stacks: it decides each step from what it has just read.
 
-`scan` runs a sequence of actions that is known beforehand. A recurrent network with a stack does not know it: what it
-does at a step depends on the read after the step before. `unroll` is the loop over both,
+`scan` runs a sequence of actions that is known beforehand. A recurrent network with a stack does not know its actions
+beforehand: what it does at a step depends on the read after the step before. `unroll` is the loop over both,
 
     carry, actions, elements, output = controller(carry, input, reads)
     state, reads = step(state, actions, elements)
@@ -27,14 +27,14 @@ from diffstack._checks import Layout
 from diffstack._plan import Plan
 from diffstack.families import FAMILIES, Family
 from diffstack.jax_impl import _methods
-from diffstack.jax_impl._arrays import alike, as_array, as_lengths, run, shaped, spread
+from diffstack.jax_impl._arrays import as_array, as_lengths, run, shaped, sharded_like, varying_alike
 from diffstack.jax_impl._chunked import FORMS, _stepwise
 from diffstack.jax_impl._ragged import noop, stopped, where_live
 
 _MODULES = {name: import_module(f"diffstack.jax_impl.{name}") for name in FAMILIES}
 # By the class of a state, such as NeuralStackState.
 _FAMILIES = {getattr(each, f"{name.title().replace('_', '')}State"): each for name, each in _MODULES.items()}
-_DEFINITIONS = {name: _stepwise.form(module) for name, module in _MODULES.items()}
+_DEFINITIONS = {name: _stepwise.form(FAMILIES[name], module) for name, module in _MODULES.items()}
 _FORMS = _DEFINITIONS | FORMS
 # More runs keep the stacks smaller, where they grow, and take longer to compile.
 _RUNS = 3
@@ -64,8 +64,8 @@ def unroll(
 ) -> tuple[tuple[Any, Any], Any]:
     """Run a controller over a sequence, with one stack or several, of any families.
 
-    Under `jax.jit` it is compiled once; outside, at every call. Nothing is dropped on its way by the neural families:
-    they make room for the T steps first, and go back to their capacity when they are done.
+    Under `jax.jit` it is compiled once; outside, at every call. The neural families drop nothing while it runs: they
+    make room for the T steps first, and go back to their capacity when they are done.
 
     Args:
         controller: `controller(carry, input, reads) -> carry, actions, elements, output`, a pure function. It may close
@@ -88,8 +88,8 @@ def unroll(
         the outputs, a pytree of arrays (*batch, T, ...).
 
     Raises:
-        TypeError: what is no state of a family; a controller that does not return four things; an argument, action or
-            element of a wrong dtype.
+        TypeError: what is not the state of a family; a controller that does not return four things; an argument, action
+            or element of a wrong dtype.
         ValueError: shapes that do not fit; a state that is not empty although that was promised.
 
     Example:
@@ -141,8 +141,8 @@ def _over_sequence(
     """The sequence as a few runs of equal chunks, for each of which the stacks are made as large as it needs them."""
     rank, time = len(stacks[0].layout.batch), stacks[0].plan.time
     states, reads = tuple(stack.state for stack in stacks), tuple(map(_peek, stacks))
-    carry, states, reads, inputs, lengths = alike((carry, states, reads, inputs, lengths))
-    states, reads, lengths = spread((states, reads, lengths), inputs, rank)
+    carry, states, reads, inputs, lengths = varying_alike((carry, states, reads, inputs, lengths))
+    states, reads, lengths = sharded_like((states, reads, lengths), inputs, rank)
     given = states
     inputs = jax.tree.map(lambda leaf: jnp.moveaxis(stopped(leaf, lengths), rank, 0), inputs)
     outputs = []
@@ -218,8 +218,9 @@ def _longest(stacks: list[_Stack], chunks: int) -> int:
 
 def _opened(state: Any, starts_empty: bool) -> tuple[Family, Any, Any, Layout]:
     module = _FAMILIES[type(state)]
-    state = _known_empty(state) if starts_empty else state
-    return FAMILIES[module.__name__.rpartition(".")[2]], module, *module._opened(state)
+    family = FAMILIES[module.__name__.rpartition(".")[2]]
+    state = _known_empty(family, state) if starts_empty else state
+    return family, module, *module._opened(state)
 
 
 def _peek(stack: _Stack) -> Any:
@@ -241,9 +242,9 @@ def _ended(lengths: Array | None, stack: _Stack, given: Any, state: Any) -> Any:
     return shaped(state, stack.layout)
 
 
-def _known_empty(state: Any) -> Any:
+def _known_empty(family: Family, state: Any) -> Any:
     """The state as a constant; what is traced cannot be checked."""
-    held = _checks.held(state)
+    held = _checks.held(family, state)
     if not isinstance(held, jax.core.Tracer) and np.any(np.asarray(held)):
         _checks.bad_value("states", "empty stacks, as starts_empty promises", "one that holds something")
     return lax.stop_gradient(state)

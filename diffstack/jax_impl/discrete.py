@@ -5,10 +5,10 @@ top is row `depth - 1`. What is read is what was pushed, in every bit, and the g
 push that made it and to nothing else. (XLA on the CPU computes bfloat16 in float32, even when it only moves it: NaN
 payloads of that dtype change there, and some processors flush its subnormals to zero.)
 
-A push onto a full stack and a pop from an empty one leave the stack as it was; the latter pops zeros, as `peek` and
-`read` of an empty stack are zeros. A code that is not PUSH, POP or NOOP acts as NOOP. Each sets `fault`, and the
-first fault stays: 1 is an overflow, 2 an underflow, 3 an unknown code. Inside `jit` and `vmap` nothing is raised;
-outside, `raise_if_fault` does.
+A push onto a full stack and a pop from an empty one leave the stack as it was. Such a pop gives zeros, as a read of an
+empty stack does. A code that is not PUSH, POP or NOOP acts as NOOP. Each of the three sets `fault`, and the first fault
+stays: 1 is an overflow, 2 an underflow, 3 an unknown code. None of these functions raises anything for it;
+`raise_if_fault` does, outside `jit` and `vmap`.
 
 **Shapes.** A state has a `buffer` (*batch, N, *element), a `depth` (*batch,) and a `fault` (*batch,). An element is
 (*batch, *element); an action is one integer, (*batch,). In `scan` a time axis T follows the batch axes: actions

@@ -10,7 +10,7 @@ so a step pops, pushes, and reads total strength 1 from the top. A pop of more t
 
 Every push takes a slot, even one of strength 0. The capacity is the number of most recent slots that a state keeps:
 `push` and `step` drop the oldest slot, whatever its strength. A controller that calls `step` itself needs as much
-capacity as it takes steps between a push and its pop. `scan` drops nothing on its way: it makes room for its T steps
+capacity as it takes steps between a push and its pop. `scan` drops nothing while it runs: it makes room for its T steps
 first, and goes back to the capacity of the state when it is done.
 
 Strengths are usually in [0, 1]. Below 0 they count as 0, and above 1 they are taken as they are. NaN makes every read

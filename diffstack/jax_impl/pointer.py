@@ -12,16 +12,15 @@ convex form of the write is lossless: with a one-hot index, what is popped is wh
 normal value and zero (its sign aside), whatever the slot held before, as long as that was finite. XLA flushes
 subnormals to zero in arithmetic on the CPU.
 
-The buffer is a ring. A stack of capacity N that is pushed a further time overwrites its oldest element, and a stack
-that is popped when empty reads the slot under its bottom; full and empty have the same index. The family
-`discrete` tells them apart.
+The buffer is a ring. A push onto a full stack overwrites its oldest element, and a pop from an empty one reads the slot
+under its bottom: full and empty have the same index. The family `discrete` tells them apart.
 
 **Shapes.** A state has a `buffer` (*batch, N, *element) and an `index` (*batch, N). An element is (*batch, *element);
 an action is (*batch, 3), the weights of PUSH, POP and NOOP, which should sum to 1, though any numbers are taken. In
 `scan` a time axis T follows the batch axes: actions (*batch, T, 3), elements and reads (*batch, T, *element).
 
-**Dtypes.** One floating dtype. An element or action of a narrower one is cast up to that of the state; a Python number
-is taken for an element without axes.
+**Dtypes.** A state has one floating dtype. An element or action of a narrower one is cast up to it. Where elements have
+no axes, a Python number may be given for one.
 
 **Errors.** Every function raises `TypeError` or `ValueError` for an argument whose type, dtype or shape does not fit,
 and names it.

@@ -12,7 +12,7 @@ from jax import Array
 from diffstack import _checks
 from diffstack.actions import POP, PUSH
 from diffstack.jax_impl import pointer
-from diffstack.jax_impl._arrays import as_array, spread
+from diffstack.jax_impl._arrays import as_array, sharded_like
 
 
 def reverse(
@@ -48,7 +48,7 @@ def reverse(
 @partial(jax.jit, static_argnames=("stack", "method", "only_moves"))
 def _reverse(sequence: Array, stack: Any, method: str, only_moves: bool) -> Array:
     # On a mesh with explicit axes a sequence that is in parts would have to say where each of its parts goes.
-    sequence = spread(sequence, sequence, 0)
+    sequence = sharded_like(sequence, sequence, 0)
     rows = sequence.reshape(len(sequence), math.prod(sequence.shape[1:]))
     if not only_moves:
         return _by_two_stacks(rows, stack, method).reshape(sequence.shape)

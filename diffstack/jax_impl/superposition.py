@@ -17,7 +17,7 @@ rows that do not sum to 1 scale the whole stack, and NaN spreads from its row to
 (*batch, 3), the weights of PUSH, POP and NOOP. In `scan` a time axis T follows the batch axes: actions (*batch, T, 3),
 elements and reads (*batch, T, D).
 
-**Dtypes.** One floating dtype. An element or action of a narrower one is cast up to that of the state.
+**Dtypes.** A state has one floating dtype. An element or action of a narrower one is cast up to it.
 
 **Errors.** Every function raises `TypeError` or `ValueError` for an argument whose type, dtype or shape does not fit,
 and names it.

@@ -2,7 +2,7 @@
 
     tokens -> embedding -> layer -> readout -> logits
 
-A `StackRNN` stands there by itself, and `StackAttention` in a block of a transformer, with its norms and residuals:
+A `StackRNN` is the layer by itself. A `StackAttention` is part of a transformer's block, with its norms and residuals:
 
     x = x + attention(norm(x))          x = x + W_down relu(W_up norm(x))          logits = W norm(x)
 
@@ -184,7 +184,7 @@ def update(
     Returns:
         The networks after the step, and their losses before it, (seeds,).
     """
-    learner, batch = devices.whole(learner), devices.shared(batch)
+    learner, batch = devices.replicated(learner), devices.split(batch)
     return _updated(network, learner, batch, rate, clip=clip, penalty=penalty)
 
 

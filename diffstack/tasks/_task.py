@@ -154,7 +154,7 @@ class Task:
         return possible
 
 
-def each(line: Callable[[np.random.Generator, int], Line]) -> Callable[..., list[Line]]:
+def one_by_one(line: Callable[[np.random.Generator, int], Line]) -> Callable[..., list[Line]]:
     """Make the `lines` of a task from a function that draws one sequence of a length."""
     return lambda rng, lengths: [line(rng, length) for length in lengths]
 

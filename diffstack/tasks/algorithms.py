@@ -20,7 +20,7 @@ import math
 
 import numpy as np
 
-from diffstack.tasks._task import Line, Task, each, sentence
+from diffstack.tasks._task import Line, Task, one_by_one, sentence
 
 
 def _memorization(rng: np.random.Generator, length: int) -> Line:
@@ -49,7 +49,7 @@ memorization = Task(
     metric="coarse",
     training=(2, 19),
     testing=(2, 59),
-    lines=each(_memorization),
+    lines=one_by_one(_memorization),
 )
 addition = Task(
     "addition",
@@ -60,6 +60,6 @@ addition = Task(
     metric="coarse",
     training=(2, 19),
     testing=(2, 59),
-    lines=each(_addition),
+    lines=one_by_one(_addition),
     has=lambda length: length >= 2,
 )

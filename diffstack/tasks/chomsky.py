@@ -23,7 +23,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from diffstack.tasks._task import Line, Task, answer, each
+from diffstack.tasks._task import Line, Task, answer, one_by_one
 
 _MODULUS = 5
 _OPERATORS = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}
@@ -91,7 +91,7 @@ def _task(
     symbols: tuple[str, ...],
     classes: tuple[str, ...],
     line: Callable[[np.random.Generator, int], Line],
-    least: int = 1,
+    shortest: int = 1,
 ) -> Task:
     return Task(
         name,
@@ -102,8 +102,8 @@ def _task(
         metric="accuracy",
         training=(1, 40),
         testing=(41, 500),
-        lines=each(line),
-        has=lambda length: length >= least,
+        lines=one_by_one(line),
+        has=lambda length: length >= shortest,
     )
 
 
@@ -128,5 +128,5 @@ solve_equation = _task(
     _EQUATION,
     _DIGITS,
     _equation,
-    least=3,
+    shortest=3,
 )

@@ -21,7 +21,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from diffstack.tasks._task import Line, Task, each, sentence
+from diffstack.tasks._task import Line, Task, one_by_one, sentence
 
 
 def _word(*counts: int) -> list[int]:
@@ -44,7 +44,9 @@ def _sum(rng: np.random.Generator, total: int) -> Line:
     return sentence(_word(n, total - n, total), nats=math.log(total - 1), scored=total + 1)
 
 
-def _task(name: str, rule: str, letters: str, line: Callable[[np.random.Generator, int], Line], least: int = 1) -> Task:
+def _task(
+    name: str, rule: str, letters: str, line: Callable[[np.random.Generator, int], Line], shortest: int = 1
+) -> Task:
     symbols = (".", *letters)
     return Task(
         name,
@@ -55,8 +57,8 @@ def _task(name: str, rule: str, letters: str, line: Callable[[np.random.Generato
         metric="coarse",
         training=(2, 19),
         testing=(2, 59),
-        lines=each(line),
-        has=lambda length: length >= least,
+        lines=one_by_one(line),
+        has=lambda length: length >= shortest,
     )
 
 
@@ -64,4 +66,4 @@ anbn = _task("anbn", "a^n b^n, of length n", "ab", _multiples(1, 1))
 anb2n = _task("anb2n", "a^n b^2n, of length n", "ab", _multiples(1, 2))
 anbncn = _task("anbncn", "a^n b^n c^n, of length n", "abc", _multiples(1, 1, 1))
 anbncndn = _task("anbncndn", "a^n b^n c^n d^n, of length n", "abcd", _multiples(1, 1, 1, 1))
-anbmcnm = _task("anbmcnm", "a^n b^m c^(n+m), of length n + m", "abc", _sum, least=2)
+anbmcnm = _task("anbmcnm", "a^n b^m c^(n+m), of length n + m", "abc", _sum, shortest=2)

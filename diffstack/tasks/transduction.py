@@ -23,7 +23,7 @@ from collections.abc import Callable
 import numpy as np
 
 from diffstack import _checks
-from diffstack.tasks._task import Line, Task, answer, each
+from diffstack.tasks._task import Line, Task, answer, one_by_one
 
 
 def copy(symbols: int = 128) -> Task:
@@ -85,6 +85,6 @@ def _task(name: str, title: str, symbols: int, rule: Callable[[list[int]], list[
         metric="coarse",
         training=(8, 64),
         testing=(65, 128),
-        lines=each(line),
+        lines=one_by_one(line),
         has=lambda length: length >= 1 and length % step == 0,
     )

@@ -1,7 +1,7 @@
 """The devices that share the batches of a run.
 
 Every device has a process of its own, which torchrun starts: each holds all parameters and takes its part of a batch.
-What a step computes is said for that part, and adds up over the processes.
+A step is written for that part, and its sums are added up over the processes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +22,7 @@ class Devices:
     count: int = 1
     place: int = 0
 
-    def shared(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def split(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The part of this process of tensors (seeds, B, ...)."""
         return tuple(torch.chunk(each, self.count, 1)[self.place] for each in batch)
 
@@ -35,7 +35,7 @@ class Devices:
         parts = flat.split([each.numel() for each in tensors])
         return [part.view_as(each) for part, each in zip(parts, tensors, strict=True)]
 
-    def told(self, make: Callable[[], Any]) -> Any:
+    def from_first(self, make: Callable[[], Any]) -> Any:
         """What one process has made, in all of them."""
         if self.count == 1:
             return make()

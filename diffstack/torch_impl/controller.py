@@ -1,7 +1,7 @@
 """A controller with stacks: it decides each step from what it has just read.
 
-`scan` runs a sequence of actions that is known beforehand. A recurrent network with a stack does not know it: what it
-does at a step depends on the read after the step before. `unroll` is the loop over both,
+`scan` runs a sequence of actions that is known beforehand. A recurrent network with a stack does not know its actions
+beforehand: what it does at a step depends on the read after the step before. `unroll` is the loop over both,
 
     carry, actions, elements, output = controller(carry, input, reads)
     state, reads = step(state, actions, elements)
@@ -33,7 +33,7 @@ from diffstack.torch_impl._ragged import noop, stopped, where_live
 _MODULES = {name: import_module(f"diffstack.torch_impl.{name}") for name in FAMILIES}
 # By the class of a state, such as NeuralStackState.
 _FAMILIES = {getattr(each, f"{name.title().replace('_', '')}State"): each for name, each in _MODULES.items()}
-_DEFINITIONS = {name: _stepwise.form(module) for name, module in _MODULES.items()}
+_DEFINITIONS = {name: _stepwise.form(FAMILIES[name], module) for name, module in _MODULES.items()}
 _FORMS = _DEFINITIONS | FORMS
 
 
@@ -61,8 +61,8 @@ def unroll(
 ) -> tuple[tuple[Any, Any], Any]:
     """Run a controller over a sequence, with one stack or several, of any families.
 
-    Nothing is dropped on its way by the neural families: they make room for the T steps first, and go back to their
-    capacity when they are done.
+    The neural families drop nothing while it runs: they make room for the T steps first, and go back to their capacity
+    when they are done.
 
     Args:
         controller: `controller(carry, input, reads) -> carry, actions, elements, output`, such as an `nn.Module`. It is
@@ -86,8 +86,8 @@ def unroll(
         the outputs, a pytree of arrays (*batch, T, ...).
 
     Raises:
-        TypeError: what is no state of a family; a controller that does not return four things; an argument, action or
-            element of a wrong dtype.
+        TypeError: what is not the state of a family; a controller that does not return four things; an argument, action
+            or element of a wrong dtype.
         ValueError: shapes that do not fit; a state that is not empty although that was promised.
 
     Example:
@@ -211,8 +211,9 @@ def _without_steps(decide: Any, carry: Any, leaves: list[Tensor], structure: Any
 
 def _opened(state: Any, starts_empty: bool) -> tuple[Family, Any, Any, Layout]:
     module = _FAMILIES[type(state)]
-    state = _known_empty(state) if starts_empty else state
-    return FAMILIES[module.__name__.rpartition(".")[2]], module, *module._opened(state)
+    family = FAMILIES[module.__name__.rpartition(".")[2]]
+    state = _known_empty(family, state) if starts_empty else state
+    return family, module, *module._opened(state)
 
 
 def _peek(stack: _Stack) -> Any:
@@ -234,9 +235,9 @@ def _ended(lengths: Tensor | None, stack: _Stack, given: Any, state: Any) -> Any
     return shaped(state, stack.layout)
 
 
-def _known_empty(state: Any) -> Any:
+def _known_empty(family: Family, state: Any) -> Any:
     """The state as a constant; what is traced, or on another device, is not checked."""
-    held = _checks.held(state)
+    held = _checks.held(family, state)
     traced = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(held)
     if not traced and held.device.type == "cpu" and bool(torch.any(held != 0)):
         _checks.bad_value("states", "empty stacks, as starts_empty promises", "one that holds something")

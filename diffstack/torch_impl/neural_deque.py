@@ -15,7 +15,7 @@ Every push takes a slot, even one of strength 0, so a step takes two. The ends s
 each: a push drops the slot in the middle, which is the farthest from both ends, and the oldest where both ends push in
 turn. `push_top` drops slot N // 2 and `push_bottom` slot (N - 1) // 2; `step` does first the one, then the other. A
 controller that calls `step` itself needs twice as much capacity as it takes steps between a push and its pop. `scan`
-drops nothing on its way: it makes room for its T steps first, and goes back to the capacity of the state when it is
+drops nothing while it runs: it makes room for its T steps first, and goes back to the capacity of the state when it is
 done.
 
 Strengths are usually in [0, 1]. Below 0 they count as 0, and above 1 they are taken as they are. NaN makes every read

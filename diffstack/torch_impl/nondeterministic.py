@@ -26,10 +26,10 @@ read is attention over the vectors that were pushed,
 Where elements have no numbers, shape (0,), the read is the distribution a_t[r,y] itself. Where no run is possible, the
 read is zero from then on, and has no gradient.
 
-The capacity D is a window in time: after step t only i >= t - D are kept, and the shares are those of the ways that are
+The capacity D is a window in time: after step t only i >= t - D are kept, and the shares are those of the runs that are
 left. It bounds how long ago the top can have been pushed, and not the depth. `step` drops what leaves the window, and
-the bottom leaves it after D steps. `scan` drops nothing on its way: it makes room for its T steps first, and goes back
-to the capacity of the state when it is done.
+the bottom leaves it after D steps. `scan` drops nothing while it runs: it makes room for its T steps first, and goes
+back to the capacity of the state when it is done.
 
 **Shapes.** A state has `values` (*batch, D, *element), oldest first, of which row j belongs to i = t - D + j; `tops`
 (*batch, Q, S), log a_t; and `edges` (*batch, D, Q, S, D, Q, S): entry [j,r,y, i,q,x] is log W_k[i,q,x | r,y] for
@@ -120,7 +120,7 @@ def _step(
     *batch, slots, states, symbols = edges.shape[:-3]
     n = states * symbols
     push, pop, replace = _operations(actions, tops)
-    # A state and a symbol are one axis from here on.
+    # A state and a symbol are one axis from here on, so that in the letters above it is joint[(r,y), i, (q,x)].
     tops, edges = tops.reshape(*batch, n), edges.reshape(*batch, slots, n, slots, n)
     joint = tops[..., None, None] + edges[..., -1, :, :, :]
     pushed = tops[..., None] + push
@@ -241,21 +241,23 @@ def _ended(
         rest = (states, symbols, edges.shape[-3], states, symbols)
         edges = gathered(edges.flatten(-5), places).reshape(*batch, capacity, *rest)
         edges = edges.movedim((-3, -2, -1), (-6, -5, -4))
-    return _kept(NondeterministicState(gathered(values, places), tops, edges))
+    return _in_its_window(NondeterministicState(gathered(values, places), tops, edges))
 
 
 def _resize(state: NondeterministicState, *, capacity: int) -> NondeterministicState:
     values, tops, edges = state
     more = capacity - values.shape[-2]
     if more < 0:
-        return _kept(NondeterministicState(values[..., -more:, :], tops, edges[..., -more:, :, :, -more:, :, :]))
+        return _in_its_window(
+            NondeterministicState(values[..., -more:, :], tops, edges[..., -more:, :, :, -more:, :, :])
+        )
     window = (0, 0, 0, 0, more, 0)
     values = pad(values, (0, 0, more, 0))
     return NondeterministicState(values, tops, pad(edges, (*window, *window), value=-torch.inf))
 
 
-def _kept(state: NondeterministicState) -> NondeterministicState:
-    """The state in which only the ways count that the window has kept."""
+def _in_its_window(state: NondeterministicState) -> NondeterministicState:
+    """The state whose shares are those of the runs that its window has kept."""
     values, tops, edges = state
     # Contiguous, so that they are added up in the same order wherever they come from.
     wide_tops, newest = as_logs(tops, edges[..., -1:, :, :, :, :, :].contiguous())
@@ -458,7 +460,7 @@ def contents(state: NondeterministicState) -> Tensor:
     """What a read would see at each depth, the top in the last row, (*batch, D, Q, S, *element).
 
     A row is the sum, over all runs, of the vector at that depth, split by its symbol and the state in which it was last
-    on top; for the scalar form it is how likely they are. Below the bottom there is nothing.
+    on top; where elements have no numbers, it is how likely they are. Below the bottom there is nothing.
 
     Example:
         >>> from diffstack.actions import PUSH

@@ -36,7 +36,7 @@ class DifferentiableStack(nn.Module):
         initial_index: the index that a program starts from, a parameter, (N,).
 
     Raises:
-        TypeError, ValueError: a shape that is no such tuple.
+        TypeError, ValueError: a shape that is not such a tuple.
 
     Example:
         >>> import torch
@@ -206,7 +206,7 @@ class StackPushModule(nn.Module):
         stack_shape: (N, *element), with at least one slot.
 
     Raises:
-        TypeError, ValueError: a shape that is no such tuple.
+        TypeError, ValueError: a shape that is not such a tuple.
 
     Example:
         >>> import torch
@@ -235,7 +235,7 @@ class _OfBuffer(nn.Module):
 
     def __init__(self, initial_buffer: Tensor) -> None:
         super().__init__()
-        pointer.from_buffer(initial_buffer)  # refuses what is no buffer
+        pointer.from_buffer(initial_buffer)  # refuses what is not a buffer
         if isinstance(initial_buffer, nn.Parameter):
             self.initial_buffer = initial_buffer
         else:
@@ -300,7 +300,7 @@ class ListReverser(nn.Module):
         element_dim: the length of each vector.
 
     Raises:
-        TypeError, ValueError: a number that is no integer, or too small.
+        TypeError, ValueError: a number that is not an integer, or too small.
 
     Example:
         >>> import torch
@@ -331,7 +331,7 @@ class LearnableListReverser(ListReverser):
         element_dim: the length of each vector.
 
     Raises:
-        TypeError, ValueError: a number that is no integer, or too small.
+        TypeError, ValueError: a number that is not an integer, or too small.
 
     Example:
         >>> import torch

@@ -2,7 +2,7 @@
 
     tokens -> embedding -> layer -> readout -> logits
 
-A `StackRNN` stands there by itself, and `StackAttention` in a block of a transformer, with its norms and residuals:
+A `StackRNN` is the layer by itself. A `StackAttention` is part of a transformer's block, with its norms and residuals:
 
     x = x + attention(norm(x))          x = x + W_down relu(W_up norm(x))          logits = W norm(x)
 
@@ -164,7 +164,7 @@ def update(
     step = partial(_update, network, rate=rate, clip=clip, penalty=penalty, devices=devices)
     values = [
         step(Learner((parameters,), (moments,)), each)
-        for parameters, moments, *each in zip(*learner, *devices.shared(batch), strict=True)
+        for parameters, moments, *each in zip(*learner, *devices.split(batch), strict=True)
     ]
     return learner, torch.stack(values)
 

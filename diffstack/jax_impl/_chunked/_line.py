@@ -36,7 +36,7 @@ def fit(state: Any, *, plan: Plan) -> Any:
 
 
 def close(state: Any, fixed: Any, window: Window, first: Int[Array, ""], *, plan: Plan) -> Any:
-    """What is left of the older slots, and the own ones in their places."""
+    """What is left of the older slots, and the chunk's own in their places."""
     values, older, nearer = fixed
     left = left_over(older, nearer - window.taken[..., None])
     at, rank = plan.older + first, left.ndim - 1
@@ -62,7 +62,7 @@ def read_of(
     own: Float[Array, "*batch steps"],
     elements: Float[Array, "*batch steps dim"],
 ) -> Float[Array, "*batch dim"]:
-    """The read of the older slots and of the own ones."""
+    """The read of the older slots and of the chunk's own."""
     read = product(weights[..., None, :], values) + product(own[..., None, :], elements)
     return read[..., 0, :].astype(values.dtype)
 

@@ -1,7 +1,7 @@
-"""The neural stack in chunks: the own elements by the definition, on top of older ones that are only cut.
+"""The neural stack in chunks: a chunk's own elements run by the definition, on top of older ones that are only cut.
 
-A step pops of the own elements first, and of the older ones what it then still wants; a read does the same. That is the
-split of `_parallel/neural_stack.py`, one step at a time.
+A step pops from the chunk's own elements first, and from the older ones what it then still wants; a read does the same.
+That is the split of `_parallel/neural_stack.py`, one step at a time.
 """
 
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ Fixed = tuple[Float[Array, "*batch slots dim"], Float[Array, "*batch slots"], Fl
 
 
 def open(state: NeuralStackState, *, steps: int) -> tuple[Fixed, Window]:
-    """The older slots as they are, and no own elements yet."""
+    """The older slots as they are, and no elements of the chunk yet."""
     values, strengths = state
     own = jnp.zeros_like(strengths, shape=(*strengths.shape[:-1], steps))
     window = Window(none_yet(values, steps), own, jnp.zeros_like(strengths, shape=strengths.shape[:-1]), ())
@@ -34,7 +34,7 @@ def tick(
     actions: Float[Array, "*batch 2"],
     element: Float[Array, "*batch dim"],
 ) -> tuple[Window, Float[Array, "*batch dim"]]:
-    """One step on the own elements, and what it takes and reads of the older ones."""
+    """One step on the chunk's own elements, and what it takes and reads of the older ones."""
     values, older, nearer = fixed
     elements = lax.dynamic_update_index_in_dim(window.elements, element, place, -2)
     strengths, own, taken, wanted = own_step(window.strengths, place, feasible(actions))

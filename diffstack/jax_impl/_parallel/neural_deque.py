@@ -65,7 +65,7 @@ def _run(
     chunks, *_, chunk, _ = actions.shape
 
     def step(left: Array, inputs: Any) -> tuple[Array, tuple[Array, Array]]:
-        # The chunk's own slots: its bottom pushes stand below all older ones, its top pushes above.
+        # The chunk's own slots: its bottom pushes lie below all older ones, its top pushes above.
         bottom, actions = inputs
         top = left.shape[-1] - bottom - chunk
         new = jnp.concatenate([lax.dynamic_slice_in_dim(values, at, chunk, -2) for at in (bottom, top)], -2)
@@ -110,9 +110,9 @@ def _within(
     tuple[Float[Array, "*batch steps"], Float[Array, "*batch steps"]],
     tuple[Float[Array, "*batch steps"], Float[Array, "*batch steps"]],
 ]:
-    """What is left of the own elements, their weights in both reads; what each step takes and wants of older ones.
+    """What is left of the chunk's own elements, their weights in both reads; what steps take and want of older ones.
 
-    Slots stand from the bottom to the top: the bottom pushes, the latest first, the older elements, the top pushes.
+    From the bottom to the top, slots are the bottom pushes, the latest first, the older elements, and the top pushes.
     """
 
     def step(strengths: Array, inputs: Any) -> tuple[Array, tuple[Array, ...]]:

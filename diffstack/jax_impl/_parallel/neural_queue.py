@@ -30,7 +30,7 @@ from diffstack.jax_impl._parallel._line import (
     product,
     read_weights,
 )
-from diffstack.jax_impl._ties import smaller_sum
+from diffstack.jax_impl._ties import smaller_sum, sum_blocked_at_zero
 
 
 def scan(
@@ -89,7 +89,7 @@ def _taken(
 ) -> tuple[Float[Array, "2 *batch steps"], Int[Array, "*batch steps"]]:
     """taken_t = min(taken_{t-1} + pop_t, end_t) from 0, and the last step up to t that asked for more, or -1."""
     # As in the definition, a pop of 0 has no gradient.
-    pops = jnp.where(jnp.sum(pops, 0, keepdims=True) == 0, 0, pops)
+    pops = sum_blocked_at_zero(pops)
     shift, limit, span = pops, ends, 1
     while span < pops.shape[-1]:
         # Compose each function with the one that covers the `span` steps before it; the first ones are complete.

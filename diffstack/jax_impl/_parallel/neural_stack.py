@@ -1,13 +1,13 @@
 """The neural stack of a whole sequence, chunk by chunk.
 
 Within a chunk of steps the stack is the elements that the chunk has pushed, on top of all that was there before. A pop
-takes of the own elements first, and what it still wants then, of the older ones; a read does the same. So the chunk
-runs by the definition on its own elements alone, from an empty stack, which is done for all chunks at once: with G_t
-the total strength of the own elements,
+takes from the chunk's own elements first, and from the older ones what it then still wants; a read does the same. So
+the chunk runs by the definition on its own elements alone, from an empty stack, which is done for all chunks at once:
+with G_t the total strength of these elements,
 
     taken_t  = sum_{tau<=t} max(0, u_tau - G_{tau-1})         wanted_t = max(0, 1 - G_t)
 
-is what it pops and wants to read of the older ones. `_line.py` says what becomes of those.
+are what it pops and what it wants to read of the older ones. `_line.py` says what becomes of those.
 """
 
 from typing import Any
@@ -89,7 +89,7 @@ def _within(
     Float[Array, "chunks *batch steps"],
     Float[Array, "chunks *batch steps steps"],
 ]:
-    """What is left of the own elements; what each step takes and wants of older ones; the weights of its own."""
+    """What is left of the chunk's own elements; what steps take and want of older ones; the weights of its own."""
 
     def step(strengths: Array, inputs: Any) -> tuple[Array, tuple[Array, Array, Array]]:
         strengths, weights, taken, wanted = own_step(strengths, *inputs)
@@ -104,7 +104,7 @@ def _within(
 def own_step(
     strengths: Float[Array, "*batch steps"], place: Int[Array, ""], action: Float[Array, "*batch 2"]
 ) -> tuple[Float[Array, "*batch steps"], Float[Array, "*batch steps"], Float[Array, "*batch"], Float[Array, "*batch"]]:
-    """One step on the own elements: what is left of them, their weights; what it takes and wants of older ones."""
+    """One step on the chunk's own elements: what is left, their weights; what it takes and wants of older ones."""
     one = jnp.ones_like(action[..., PUSH])
     taken = room(action[..., POP], jnp.sum(strengths, -1, keepdims=True))[..., 0]
     strengths = remaining(strengths, above(strengths), action[..., POP])

@@ -1,4 +1,4 @@
-"""Layers that stand on stacks: a recurrent network, attention over time, and over the layers of a network."""
+"""Layers built on stacks: a recurrent network, attention over time, and stacks over the layers of a network."""
 
 from diffstack._layers import Stack
 from diffstack.jax_impl.layers.attention import StackAttention, StackTrans

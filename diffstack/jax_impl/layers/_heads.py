@@ -47,7 +47,7 @@ def start(stack: Stack, steps: int, batch: tuple[int, ...], dtype: Any) -> Any:
     return module_of(stack.family).empty(slots, (stack.dim,), dtype=dtype, batch_shape=batch, **more)
 
 
-def joined(stack: Stack, read: Float[Array, "..."]) -> Float[Array, "*batch read"]:
+def as_vector(stack: Stack, read: Float[Array, "..."]) -> Float[Array, "*batch read"]:
     """A read as one vector: an automaton reads one for each state and top."""
     if not stack.table.automaton:
         return read
@@ -60,7 +60,8 @@ def grown(stack: Stack, state: Any, steps: int) -> Any:
         return module_of(stack.family).resize(state, state.strengths.shape[-1] + stack.ends * steps)
     if stack.table.automaton:
         return module_of(stack.family).resize(state, state.edges.shape[-3] + steps)
-    return state._replace(buffer=jnp.pad(state.buffer, [(0, 0)] * (state.buffer.ndim - 2) + [(0, steps), (0, 0)]))
+    slots, *others = state
+    return type(state)(jnp.pad(slots, [(0, 0)] * (slots.ndim - 2) + [(0, steps), (0, 0)]), *others)
 
 
 def uniform(key: Array, shape: tuple[int, ...], inputs: int, dtype: Any) -> Array:

@@ -9,8 +9,8 @@ dropout and the residual around it are the user's:
 Since all actions are known, the stacks run by `scan`'s parallel form. It is causal: y_t depends on x up to t.
 
 **Over the layers of a network** (StackTrans 2025): every token has its own stacks, and each layer of the network takes
-one step on them. A mask channel goes the way of the vectors, with a 1 pushed: it says how much of a slot is filled. All
-slots are read, as a learnt query weighs them, and a learnt gate is on the residual:
+one step on them. A mask channel moves with the vectors, and a push puts a 1 there, so that it says how much of a slot
+is filled. All slots are read, weighed by a learnt query, and a learnt gate scales the residual:
 
     weights = softmax_i(w_g . (mask_i vector_i))          read = sum_i weights_i vector_i          h' = g h + W_up reads
 """
@@ -26,7 +26,7 @@ from diffstack import _checks, _layers
 from diffstack._layers import Stack
 from diffstack.jax_impl import superposition
 from diffstack.jax_impl._arrays import as_array, as_lengths, matmul
-from diffstack.jax_impl.layers._heads import actions_of, grown, joined, linear, module_of, start, uniform
+from diffstack.jax_impl.layers._heads import actions_of, as_vector, grown, linear, module_of, start, uniform
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class StackAttention:
         Args:
             parameters: those of `init`.
             inputs: (*batch, T, model).
-            carry: the stacks where an earlier call has ended, (*batch, heads, ...); None for empty ones.
+            carry: the stacks that an earlier call has returned, (*batch, heads, ...); None for empty ones.
             lengths: how many steps each sequence has, (*batch,), where they differ; outputs are zero after its end.
             method: that of the family's `scan`.
 
@@ -128,7 +128,7 @@ class StackAttention:
         vectors = self._split(linear(inputs, parameters, "vectors") if self.dim else inputs[..., :0])
         elements = vectors if self._stack.ends == 1 else tuple(jnp.split(vectors, self._stack.ends, -1))
         carry, reads = module_of(self.stack).scan(carry, actions, elements, lengths=lengths, method=method)
-        reads = joined(self._stack, reads) if self._stack.ends == 1 else jnp.concatenate(reads, -1)
+        reads = as_vector(self._stack, reads) if self._stack.ends == 1 else jnp.concatenate(reads, -1)
         reads = jnp.moveaxis(reads, -3, -2).reshape(*batch, time, self.heads * self._stack.read)
         return linear(reads, parameters, "output"), carry
 

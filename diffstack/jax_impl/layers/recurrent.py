@@ -1,7 +1,7 @@
 """A recurrent network with stacks.
 
-At every step the cell sees the input and what the stacks gave to read at the step before; from its new state `h_t` come
-the action and the pushed vector of every stack, and `h_t` is the output (Grefenstette et al. 2015, section 3.4;
+At every step the cell sees the input and what was read from the stacks at the step before. From its new state `h_t`
+come the action and the pushed vector of every stack, and `h_t` is the output (Grefenstette et al. 2015, section 3.4;
 DuSell & Chiang 2020, section 4):
 
     h_t = cell([x_t; reads_{t-1}], h_{t-1})          actions = head(W_a h_t + b_a)          vector = tanh(W_v h_t + b_v)
@@ -14,11 +14,11 @@ What reads the output, such as a linear layer and a softmax, is the user's.
 cell has no `hh`), and for stack i `heads.i.actions.weight`, `heads.i.actions.bias`, `heads.i.vector.weight`,
 `heads.i.vector.bias`. Weights are (out, in).
 
-**Carry.** A pair: the state of the cell, (h,) or (h, c), and a tuple of the states of the stacks, also where it is one.
+**Carry.** A pair: the state of the cell, (h,) or (h, c), and a tuple of the states of the stacks, even of one alone.
 
-**Capacity.** A run over a sequence drops nothing of a neural stack, queue or deque on its way; what goes on in the
-carry has the stack's capacity. So segments, and steps, give the outputs of one run where the capacity is None, or has
-room for every step. A smaller one forgets between calls. With None the stacks grow from call to call, which in JAX
+**Capacity.** A run over a sequence drops nothing of a neural stack, queue or deque; what goes on in the carry has the
+stack's capacity. So segments, and steps, give the outputs of one run where the capacity is None, or has room for every
+step. A smaller one forgets between calls. With None the stacks grow from call to call, which in JAX
 compiles every call anew.
 """
 
@@ -31,9 +31,9 @@ from jax import Array
 
 from diffstack import _layers
 from diffstack._layers import Stack
-from diffstack.jax_impl._arrays import as_array, matmul, spread
+from diffstack.jax_impl._arrays import as_array, matmul, sharded_like
 from diffstack.jax_impl.controller import unroll
-from diffstack.jax_impl.layers._heads import actions_of, grown, joined, linear, start, uniform
+from diffstack.jax_impl.layers._heads import actions_of, as_vector, grown, linear, start, uniform
 
 
 class Trace(NamedTuple):
@@ -86,7 +86,7 @@ class StackRNN:
 
     def init(self, key: Array, *, dtype: Any = jnp.float32) -> dict[str, Array]:
         """Random parameters, uniform as PyTorch draws them, with the biases of the pops where the stacks want them."""
-        gates, seen = _layers.GATES[self.cell] * self.hidden, _layers.seen(self.inputs, self.stacks)
+        gates, seen = _layers.GATES[self.cell] * self.hidden, _layers.cell_inputs(self.inputs, self.stacks)
         shapes: dict[str, tuple[int, ...]] = {
             "cell.weight_ih": (gates, seen),
             "cell.weight_hh": (gates, self.hidden),
@@ -123,7 +123,7 @@ class StackRNN:
         Args:
             parameters: those of `init`.
             inputs: (*batch, T, inputs).
-            carry: where an earlier call has ended; None starts with zeros and empty stacks.
+            carry: what an earlier call has returned; None starts with zeros and empty stacks.
             lengths: how many steps each sequence has, (*batch,), where they differ; outputs are zero after its end.
             method: that of `unroll`.
             final_states: False where no call goes on from here, which saves time and memory; the carry is then None.
@@ -170,7 +170,7 @@ class StackRNN:
         """The carry to start from, with room for all steps where a stack's capacity is what it needs."""
         *batch, time, _ = inputs.shape
         if carry is None:
-            zeros = spread(jnp.zeros_like(inputs, shape=(*batch, self.hidden)), inputs, len(batch))
+            zeros = sharded_like(jnp.zeros_like(inputs, shape=(*batch, self.hidden)), inputs, len(batch))
             states = (start(stack, time, tuple(batch), inputs.dtype) for stack in self.stacks)
             return (zeros, zeros) if self.cell == "lstm" else (zeros,), tuple(states)
         hidden, states = carry
@@ -182,9 +182,9 @@ class StackRNN:
     def _cell(self, parameters: dict[str, Array], hidden: Any, input: Array, reads: Any) -> Any:
         """The state of the cell after it has seen the input and the reads."""
         each = [
-            joined(stack, read)
+            as_vector(stack, read)
             for stack, some in zip(self.stacks, reads, strict=True)
-            for read in (some if isinstance(some, tuple) else (some,))
+            for read in (some if stack.ends > 1 else (some,))
         ]
         seen = jnp.concatenate([input, *each], -1)
         of_input = _affine(seen, parameters["cell.weight_ih"], parameters["cell.bias_ih"])

@@ -1,7 +1,7 @@
 """The neural stack and queue as levels, in few operations: a step of a chunk costs PyTorch by the operation.
 
 Put the elements on a line, the end that is popped and read at the level `end`, and let a slot reach from one boundary
-down to the next: its strength is what lies between. The own pushes of a chunk add boundaries, and a pop of u lowers the
+down to the next: its strength is what lies between. The pushes of a chunk add boundaries, and a pop of u lowers the
 end, and with it every boundary above it:
 
     end' = max(end - u, bottom)          boundary' = min(boundary, end')
@@ -11,8 +11,8 @@ A read of strength 1 sees what lies between the end and `low` = end - 1. What `_
 
     s = up - down          room = max(0, up - low)          weight = min(s, room)
 
-where a tie of a boundary with the end keeps the boundary. A level is a sum of strengths, which would lose what is small
-in them, so levels are float64.
+where a tie of a boundary with the end keeps the boundary, as `_ties.py` decides. A level is a sum of strengths, which
+would lose what is small in them, so levels are float64.
 """
 
 from typing import Any
@@ -23,7 +23,14 @@ from torch import Tensor
 
 from diffstack.torch_impl._arrays import matmul
 from diffstack.torch_impl._parallel._chunking import pad
-from diffstack.torch_impl._ties import block_at_zero, smaller
+from diffstack.torch_impl._ties import (
+    block_at_zero,
+    higher,
+    is_cut,
+    weight_cotangents,
+    weight_of_levels,
+    weight_tangent,
+)
 
 
 def lowered(
@@ -35,8 +42,8 @@ def lowered(
     """Boundaries and end after a pop; and the level that it asked for, which may lie below the bottom."""
     # As in the definition, a pop of 0 has no gradient.
     asked = end - block_at_zero(pop)
-    after = torch.where(asked < bottom, bottom, asked)
-    return torch.where(asked[..., None] < boundaries, after[..., None], boundaries), after, asked.detach()
+    after = higher(asked, bottom)
+    return torch.where(is_cut(boundaries, asked), after[..., None], boundaries), after, asked.detach()
 
 
 def as_levels(strengths: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -52,7 +59,7 @@ def read(
     values: Float[Tensor, "*batch slots dim"],
 ) -> Float[Tensor, "*batch dim"]:
     """The read of the slots between these boundaries."""
-    weigh = _weights if _is_traced() else _Weights.apply
+    weigh = weight_of_levels if _is_traced() else _Weights.apply
     return _product(weigh(up, down, (end - 1)[..., None]), values)
 
 
@@ -76,11 +83,7 @@ def _is_traced() -> bool:
 
 
 def _lowered(levels: Tensor, asked: Tensor, top: Tensor) -> Tensor:
-    return torch.where(asked[..., None] < levels, top[..., None], levels)
-
-
-def _weights(up: Tensor, down: Tensor, low: Tensor) -> Tensor:
-    return smaller(up - down, block_at_zero(up - low))
+    return torch.where(is_cut(levels, asked), top[..., None], levels)
 
 
 def _product(weights: Tensor, values: Tensor) -> Tensor:
@@ -88,21 +91,8 @@ def _product(weights: Tensor, values: Tensor) -> Tensor:
     return matmul(weights.to(dtype)[..., None, :], values.to(dtype))[..., 0, :]
 
 
-def _of_weights(cotangent: Tensor, up: Tensor, down: Tensor, low: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The cotangents of up, down and low."""
-    seen = cotangent * (up > low)
-    of_strength, of_room = seen * (down >= low), seen * (down <= low)
-    return of_strength + of_room, -of_strength, -torch.sum(of_room, -1, keepdim=True)
-
-
-def _moved(up: Tensor, down: Tensor, low: Tensor, d_up: Any, d_down: Any, d_low: Any) -> Tensor:
-    """The tangent of the weights."""
-    seen = (up > low).to(up.dtype)
-    return seen * (down >= low) * (d_up - d_down) + seen * (down <= low) * (d_up - d_low)
-
-
 class _Weights(torch.autograd.Function):
-    """`_weights`, whose derivatives are a few products with masks."""
+    """`weight_of_levels`, whose derivatives are a few products with masks."""
 
     @staticmethod
     def forward(ctx: Any, up: Tensor, down: Tensor, low: Tensor) -> Tensor:
@@ -112,11 +102,11 @@ class _Weights(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return _of_weights(cotangent, *ctx.saved_tensors)
+        return weight_cotangents(cotangent, *ctx.saved_tensors)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
-        return _moved(*ctx.saved_tensors, *(0 if tangent is None else tangent for tangent in tangents))
+        return weight_tangent(*ctx.saved_tensors, *(0 if tangent is None else tangent for tangent in tangents))
 
 
 class _ReadLowered(torch.autograd.Function):
@@ -135,9 +125,9 @@ class _ReadLowered(torch.autograd.Function):
         weights = _Weights.apply(*bounds)
         of_values = matmul(weights.to(cotangent.dtype)[..., None], cotangent[..., None, :]).to(values.dtype)
         of_weights = matmul(cotangent[..., None, :], values.to(cotangent.dtype).mT)[..., 0, :]
-        of_up, of_down, of_low = _of_weights(of_weights.to(levels.dtype), *bounds)
+        of_up, of_down, of_low = weight_cotangents(of_weights.to(levels.dtype), *bounds)
         of_older = pad(of_up, -1, 1, 0) + pad(of_down, -1, 0, 1)
-        gone = asked[..., None] < levels
+        gone = is_cut(levels, asked)
         of_top = torch.sum(torch.where(gone, of_older, 0), -1)
         return torch.where(gone, 0, of_older), None, of_top, of_low[..., 0], of_values
 
@@ -147,8 +137,8 @@ class _ReadLowered(torch.autograd.Function):
         moved = (torch.zeros_like(x) if t is None else t for x, t in zip(ctx.saved_tensors, tangents, strict=True))
         d_levels, _, d_top, d_end, d_values = moved
         bounds = _bounds(levels, asked, top, end)
-        d_older = torch.where(asked[..., None] < levels, d_top[..., None], d_levels)
-        d_weights = _moved(*bounds, d_older[..., 1:], d_older[..., :-1], d_end[..., None])
+        d_older = torch.where(is_cut(levels, asked), d_top[..., None], d_levels)
+        d_weights = weight_tangent(*bounds, d_older[..., 1:], d_older[..., :-1], d_end[..., None])
         return _product(d_weights, values) + _product(_Weights.apply(*bounds), d_values)
 
 

@@ -1,7 +1,7 @@
-"""The neural deque in chunks: the own elements of both ends by the definition, and older ones cut from both sides.
+"""The neural deque in chunks: a chunk's own elements run by the definition, and older ones are cut from both sides.
 
-On own slots all older elements are one slot in the middle, as in `_parallel/neural_deque.py`: that says what a step
-takes of them at both ends, and what its reads still want of them.
+Among a chunk's own slots all older elements are one slot in the middle, as in `_parallel/neural_deque.py`. That says
+what a step takes of them at both ends, and what its reads still want of them.
 """
 
 from typing import Any
@@ -35,7 +35,7 @@ def fit(state: NeuralDequeState, *, plan: Plan) -> NeuralDequeState:
 
 
 def open(state: NeuralDequeState, *, steps: int) -> tuple[Fixed, Window]:
-    """The older slots as they are, and no own elements yet."""
+    """The older slots as they are, and no elements of the chunk yet."""
     values, strengths = state
     total = torch.sum(strengths, -1)
     none = none_yet(values, 2 * steps)
@@ -47,7 +47,7 @@ def open(state: NeuralDequeState, *, steps: int) -> tuple[Fixed, Window]:
 def tick(
     window: Window, fixed: Fixed, place: int, actions: Float[Tensor, "*batch 4"], element: Pair
 ) -> tuple[Window, Pair]:
-    """One step on the own elements, and what it takes and reads of the older ones."""
+    """One step on the chunk's own elements, and what it takes and reads of the older ones."""
     values, older, nearer = fixed
     steps = window.elements.shape[-2] // 2
     elements = with_row(window.elements, element[0], steps + place)
@@ -76,7 +76,7 @@ def close(
     *,
     plan: Plan,
 ) -> NeuralDequeState:
-    """What is left of the older slots, and the own ones in their places."""
+    """What is left of the older slots, and the chunk's own in their places."""
     values, older, nearer = fixed
     left, _ = _left(older, nearer, window.taken)
     slots, steps, rank = left.shape[-1], window.elements.shape[-2] // 2, left.ndim - 1

@@ -1,8 +1,8 @@
-"""The neural queue in chunks: older elements are only cut, and come before the own ones.
+"""The neural queue in chunks: older elements are only cut, and come before those of the chunk.
 
-A pop takes of the older elements first, and of the own ones what it then still wants; a read does the same. So with
-G the strength that is left of the older ones, the own elements run by the definition, but for a pop of max(0, u - G)
-and a read of max(0, 1 - G).
+A pop takes from the older elements first, and from the chunk's own what it then still wants; a read does the same. So
+with G the strength that is left of the older ones, the chunk's own elements run by the definition, but for a pop of
+max(0, u - G) and a read of max(0, 1 - G).
 """
 
 import torch
@@ -23,7 +23,7 @@ Fixed = tuple[Float[Tensor, "*batch slots dim"], Float[Tensor, "*batch slots"], 
 
 
 def open(state: NeuralQueueState, *, steps: int) -> tuple[Fixed, Window]:
-    """The older slots as they are, and no own elements yet."""
+    """The older slots as they are, and no elements of the chunk yet."""
     values, strengths = state
     own = strengths.new_zeros((*strengths.shape[:-1], steps))
     total = torch.sum(strengths, -1)
@@ -37,7 +37,7 @@ def tick(
     actions: Float[Tensor, "*batch 2"],
     element: Float[Tensor, "*batch dim"],
 ) -> tuple[Window, Float[Tensor, "*batch dim"]]:
-    """One step on the older slots, and what it takes and reads of the own ones."""
+    """One step on the older slots, and what it takes and reads of the chunk's own."""
     (values, older, nearer), own = fixed, window.strengths
     elements = with_row(window.elements, element, place)
     push, pop = feasible(actions[..., PUSH]), feasible(actions[..., POP])

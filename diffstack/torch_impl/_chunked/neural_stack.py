@@ -1,8 +1,8 @@
-"""The neural stack in chunks: the own elements by the definition, on top of older ones that are only cut.
+"""The neural stack in chunks: a chunk's own elements run by the definition, on top of older ones that are only cut.
 
-A step pops of the own elements first, and of the older ones what it then still wants; a read does the same. That is the
-split of `_parallel/neural_stack.py`, one step at a time, in the levels of `_levels.py`: the own boundaries begin with
-that between the older elements and the own ones, down to which the older ones have been cut, and end with the top.
+A step pops from the chunk's own elements first, and from the older ones what it then still wants; a read does the same.
+That is the split of `_parallel/neural_stack.py`, one step at a time, in the levels of `_levels.py`. The lowest boundary
+lies between the older elements and the chunk's own: the older ones have been cut down to it. The highest is the top.
 """
 
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from diffstack.torch_impl._chunked._levels import as_levels, lowered, read, read
 from diffstack.torch_impl._chunked._line import end, fit, written
 from diffstack.torch_impl._line import above, feasible
 from diffstack.torch_impl._parallel._line import left_over
+from diffstack.torch_impl._ties import is_cut
 from diffstack.torch_impl.neural_stack import NeuralStackState
 
 __all__ = ["close", "end", "fit", "open", "tick"]
@@ -36,7 +37,7 @@ class Window(NamedTuple):
 
 
 def open(state: NeuralStackState, *, steps: int) -> tuple[Fixed, Window]:
-    """The older slots as they are, and no own elements yet."""
+    """The older slots as they are, and no elements of the chunk yet."""
     values, strengths = state
     each = as_levels(strengths)
     levels = torch.cat([-torch.sum(each, -1, keepdim=True), -above(each)], -1)
@@ -51,7 +52,7 @@ def tick(
     actions: Float[Tensor, "*batch 2"],
     element: Float[Tensor, "*batch dim"],
 ) -> tuple[Window, Float[Tensor, "*batch dim"]]:
-    """One step on the own elements, and what it takes and reads of the older ones."""
+    """One step on the chunk's own elements, and what it takes and reads of the older ones."""
     values, _, levels = fixed
     actions = as_levels(feasible(actions))
     elements = torch.cat([window.elements, element[..., None, :]], -2)
@@ -72,10 +73,10 @@ def close(
     *,
     plan: Plan,
 ) -> NeuralStackState:
-    """What is left of the older slots, and the own ones in their places."""
+    """What is left of the older slots, and the chunk's own in their places."""
     values, older, levels = fixed
     left = left_over(older, (window.boundaries[..., :1] - levels[..., 1:]).to(older.dtype))
-    left = torch.where(window.asked[..., None] < levels[..., :-1], 0, left)
+    left = torch.where(is_cut(levels[..., :-1], window.asked), 0, left)
     own = window.boundaries[..., 1:] - window.boundaries[..., :-1]
     at, rank = plan.older + first, left.ndim - 1
     return NeuralStackState(written(values, window.elements, at, rank), written(left, own, at, rank))

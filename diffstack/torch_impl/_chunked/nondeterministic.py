@@ -40,7 +40,7 @@ class Filter(NamedTuple):
 
 
 class Window(NamedTuple):
-    """What a chunk works on: its own elements, rows and columns, of which those after K are its own; and the tops.
+    """What a chunk works on: its own elements and rows, columns of which those after K are its own, and the tops.
 
     The tops that a push starts from, and those that a pop or a replacement does, differ by what the window has lost.
     """
@@ -86,7 +86,7 @@ def tick(
     actions: Float[Tensor, "*batch weights"],
     element: Float[Tensor, "*batch dim"],
 ) -> tuple[Window, Float[Tensor, "..."]]:
-    """One step of the filter, on the older rows and the own ones."""
+    """One step of the filter, on the older rows and the chunk's own."""
     values, table, kept = fixed
     elements, tops, standing, rows, own_kept, newest = window
     *batch, _, own, states, columns, n = rows.shape

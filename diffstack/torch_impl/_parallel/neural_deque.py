@@ -62,7 +62,7 @@ def _run(
     """What a run of chunks leaves of the older elements and of its own, and its reads."""
     chunk, reads = actions.shape[-2], []
     for action in actions.unbind():
-        # The chunk's own slots: its bottom pushes stand below all older ones, its top pushes above.
+        # The chunk's own slots: its bottom pushes lie below all older ones, its top pushes above.
         bottom = (values.shape[-2] - left.shape[-1]) // 2
         top = bottom + left.shape[-1]
         new = torch.cat([values[..., bottom - chunk : bottom, :], values[..., top : top + chunk, :]], -2)
@@ -106,9 +106,9 @@ def _within(
     tuple[Float[Tensor, "*batch steps"], Float[Tensor, "*batch steps"]],
     tuple[Float[Tensor, "*batch steps"], Float[Tensor, "*batch steps"]],
 ]:
-    """What is left of the own elements, their weights in both reads; what each step takes and wants of older ones.
+    """What is left of the chunk's own elements, their weights in both reads; what steps take and want of older ones.
 
-    Slots stand from the bottom to the top: the bottom pushes, the latest first, the older elements, the top pushes.
+    From the bottom to the top, slots are the bottom pushes, the latest first, the older elements, and the top pushes.
     """
     strengths = own_slots(older, steps=actions.shape[-2])
     outcome = []

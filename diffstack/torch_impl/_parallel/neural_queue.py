@@ -28,7 +28,7 @@ from diffstack.torch_impl._parallel._line import (
     read_weights,
 )
 from diffstack.torch_impl._parallel._recompute import recompute
-from diffstack.torch_impl._ties import smaller_sum
+from diffstack.torch_impl._ties import smaller_sum, sum_blocked_at_zero
 
 
 def scan(
@@ -84,7 +84,7 @@ def _taken(
 ) -> tuple[Float[Tensor, "2 *batch steps"], Int[Tensor, "*batch steps"]]:
     """taken_t = min(taken_{t-1} + pop_t, end_t) from 0, and the last step up to t that asked for more, or -1."""
     # As in the definition, a pop of 0 has no gradient.
-    pops = torch.where(torch.sum(pops, 0, keepdim=True) == 0, 0, pops)
+    pops = sum_blocked_at_zero(pops)
     shift, limit, span = pops, ends, 1
     while span < pops.shape[-1]:
         # Compose each function with the one that covers the `span` steps before it; the first ones are complete.

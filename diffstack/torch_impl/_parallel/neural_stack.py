@@ -1,13 +1,13 @@
 """The neural stack of a whole sequence, chunk by chunk.
 
 Within a chunk of steps the stack is the elements that the chunk has pushed, on top of all that was there before. A pop
-takes of the own elements first, and what it still wants then, of the older ones; a read does the same. So the chunk
-runs by the definition on its own elements alone, from an empty stack, which is done for all chunks at once: with G_t
-the total strength of the own elements,
+takes from the chunk's own elements first, and from the older ones what it then still wants; a read does the same. So
+the chunk runs by the definition on its own elements alone, from an empty stack, which is done for all chunks at once:
+with G_t the total strength of these elements,
 
     taken_t  = sum_{tau<=t} max(0, u_tau - G_{tau-1})         wanted_t = max(0, 1 - G_t)
 
-is what it pops and wants to read of the older ones. `_line.py` says what becomes of those.
+are what it pops and what it wants to read of the older ones. `_line.py` says what becomes of those.
 """
 
 import torch
@@ -84,7 +84,7 @@ def _within(
     Float[Tensor, "chunks *batch steps"],
     Float[Tensor, "chunks *batch steps steps"],
 ]:
-    """What is left of the own elements; what each step takes and wants of older ones; the weights of its own."""
+    """What is left of the chunk's own elements; what steps take and want of older ones; the weights of its own."""
     strengths = torch.zeros_like(actions[..., 0])
     outcome = []
     for place, action in enumerate(actions.unbind(-2)):
@@ -99,7 +99,7 @@ def own_step(
 ) -> tuple[
     Float[Tensor, "*batch steps"], Float[Tensor, "*batch steps"], Float[Tensor, "*batch"], Float[Tensor, "*batch"]
 ]:
-    """One step on the own elements: what is left of them, their weights; what it takes and wants of older ones."""
+    """One step on the chunk's own elements: what is left, their weights; what it takes and wants of older ones."""
     one = torch.ones_like(action[..., PUSH])
     taken = room(action[..., POP], torch.sum(strengths, -1, keepdim=True))[..., 0]
     strengths = remaining(strengths, above(strengths), action[..., POP])

@@ -131,7 +131,7 @@ class _Filter(torch.autograd.Function):
         keeps = [Kept(*each) for each in zip(*[iter(rest)] * len(Kept._fields), strict=True)]
         with without_autocast(table):
             if torch.is_grad_enabled() or _as_it_stands(*gradients):
-                return _again(inputs, gradients, ctx.needs_input_grad)
+                return _backward_of_the_loop(inputs, gradients, ctx.needs_input_grad)
             *of_state, of_operations = _backward((table, inputs[3], keeps), gradients)
         return *of_state, *of_operations
 
@@ -319,7 +319,7 @@ def _step_back(
     return carry, (of_push, of_popped, of_replace)
 
 
-def _again(
+def _backward_of_the_loop(
     inputs: tuple[Tensor, ...], gradients: tuple[Tensor | None, ...], needed: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...]:
     """What `_backward` gives, by the loop as it stands, which can be differentiated again."""

@@ -40,7 +40,7 @@ def start(stack: Stack, steps: int, batch: tuple[int, ...], like: Tensor) -> Any
     )
 
 
-def joined(stack: Stack, read: Float[Tensor, "..."]) -> Float[Tensor, "*batch read"]:
+def as_vector(stack: Stack, read: Float[Tensor, "..."]) -> Float[Tensor, "*batch read"]:
     """A read as one vector: an automaton reads one for each state and top."""
     if not stack.table.automaton:
         return read
@@ -53,4 +53,5 @@ def grown(stack: Stack, state: Any, steps: int) -> Any:
         return module_of(stack.family).resize(state, state.strengths.shape[-1] + stack.ends * steps)
     if stack.table.automaton:
         return module_of(stack.family).resize(state, state.edges.shape[-3] + steps)
-    return state._replace(buffer=pad(state.buffer, (0, 0, 0, steps)))
+    slots, *others = state
+    return type(state)(pad(slots, (0, 0, 0, steps)), *others)

@@ -9,8 +9,8 @@ dropout and the residual around it are the user's:
 Since all actions are known, the stacks run by `scan`'s parallel form. It is causal: y_t depends on x up to t.
 
 **Over the layers of a network** (StackTrans 2025): every token has its own stacks, and each layer of the network takes
-one step on them. A mask channel goes the way of the vectors, with a 1 pushed: it says how much of a slot is filled. All
-slots are read, as a learnt query weighs them, and a learnt gate is on the residual:
+one step on them. A mask channel moves with the vectors, and a push puts a 1 there, so that it says how much of a slot
+is filled. All slots are read, weighed by a learnt query, and a learnt gate scales the residual:
 
     weights = softmax_i(w_g . (mask_i vector_i))          read = sum_i weights_i vector_i          h' = g h + W_up reads
 """
@@ -24,7 +24,7 @@ from diffstack import _checks, _layers
 from diffstack._layers import Stack
 from diffstack.torch_impl import superposition
 from diffstack.torch_impl._arrays import as_array, as_lengths, matmul
-from diffstack.torch_impl.layers._heads import actions_of, grown, joined, module_of, start
+from diffstack.torch_impl.layers._heads import actions_of, as_vector, grown, module_of, start
 
 
 class StackAttention(nn.Module):
@@ -89,7 +89,7 @@ class StackAttention(nn.Module):
 
         Args:
             inputs: (*batch, T, model).
-            carry: the stacks where an earlier call has ended, (*batch, heads, ...); None for empty ones.
+            carry: the stacks that an earlier call has returned, (*batch, heads, ...); None for empty ones.
             lengths: how many steps each sequence has, (*batch,), where they differ; outputs are zero after its end.
             method: that of the family's `scan`.
 
@@ -113,7 +113,7 @@ class StackAttention(nn.Module):
         vectors = self._split(self.vectors(inputs) if self.vectors else inputs[..., :0]).to(inputs.dtype)
         elements = vectors if self._stack.ends == 1 else torch.split(vectors, self.dim, -1)
         carry, reads = module_of(self.stack).scan(carry, actions, elements, lengths=lengths, method=method)
-        reads = joined(self._stack, reads) if self._stack.ends == 1 else torch.cat(reads, -1)
+        reads = as_vector(self._stack, reads) if self._stack.ends == 1 else torch.cat(reads, -1)
         reads = torch.movedim(reads, -3, -2).reshape(*batch, time, self.heads * self._stack.read)
         return self.output(reads), carry
 

@@ -1,7 +1,7 @@
 """A recurrent network with stacks.
 
-At every step the cell sees the input and what the stacks gave to read at the step before; from its new state `h_t` come
-the action and the pushed vector of every stack, and `h_t` is the output (Grefenstette et al. 2015, section 3.4;
+At every step the cell sees the input and what was read from the stacks at the step before. From its new state `h_t`
+come the action and the pushed vector of every stack, and `h_t` is the output (Grefenstette et al. 2015, section 3.4;
 DuSell & Chiang 2020, section 4):
 
     h_t = cell([x_t; reads_{t-1}], h_{t-1})          actions = head(W_a h_t + b_a)          vector = tanh(W_v h_t + b_v)
@@ -14,11 +14,11 @@ What reads the output, such as a linear layer and a softmax, is the user's.
 cell has no `hh`), and for stack i `heads.i.actions.weight`, `heads.i.actions.bias`, `heads.i.vector.weight`,
 `heads.i.vector.bias`. Weights are (out, in).
 
-**Carry.** A pair: the state of the cell, (h,) or (h, c), and a tuple of the states of the stacks, also where it is one.
+**Carry.** A pair: the state of the cell, (h,) or (h, c), and a tuple of the states of the stacks, even of one alone.
 
-**Capacity.** A run over a sequence drops nothing of a neural stack, queue or deque on its way; what goes on in the
-carry has the stack's capacity. So segments, and steps, give the outputs of one run where the capacity is None, or has
-room for every step. A smaller one forgets between calls. With None the stacks grow from call to call, which in JAX
+**Capacity.** A run over a sequence drops nothing of a neural stack, queue or deque; what goes on in the carry has the
+stack's capacity. So segments, and steps, give the outputs of one run where the capacity is None, or has room for every
+step. A smaller one forgets between calls. With None the stacks grow from call to call, which in JAX
 compiles every call anew.
 """
 
@@ -33,7 +33,7 @@ from diffstack import _layers
 from diffstack._layers import Stack
 from diffstack.torch_impl._arrays import as_array
 from diffstack.torch_impl.controller import unroll
-from diffstack.torch_impl.layers._heads import actions_of, grown, joined, start
+from diffstack.torch_impl.layers._heads import actions_of, as_vector, grown, start
 
 
 class Trace(NamedTuple):
@@ -78,7 +78,7 @@ class StackRNN(nn.Module):
         super().__init__()
         self.inputs, self.hidden, self.kind = inputs, hidden, cell
         self.stacks: tuple[Stack, ...] = _layers.check_recurrent(inputs, hidden, stacks, cell)
-        self.cell = _CELLS[cell](_layers.seen(inputs, self.stacks), hidden)
+        self.cell = _CELLS[cell](_layers.cell_inputs(inputs, self.stacks), hidden)
         self.heads = nn.ModuleList(_Head(hidden, stack) for stack in self.stacks)
 
     def forward(
@@ -95,7 +95,7 @@ class StackRNN(nn.Module):
 
         Args:
             inputs: (*batch, T, inputs).
-            carry: where an earlier call has ended; None starts with zeros and empty stacks.
+            carry: what an earlier call has returned; None starts with zeros and empty stacks.
             lengths: how many steps each sequence has, (*batch,), where they differ; outputs are zero after its end.
             method: that of `unroll`.
             final_states: False where no call goes on from here, which saves time and memory; the carry is then None.
@@ -153,9 +153,9 @@ class StackRNN(nn.Module):
     def _cell(self, hidden: Any, input: Tensor, reads: Any) -> Any:
         """The state of the cell after it has seen the input and the reads."""
         each = [
-            joined(stack, read)
+            as_vector(stack, read)
             for stack, some in zip(self.stacks, reads, strict=True)
-            for read in (some if isinstance(some, tuple) else (some,))
+            for read in (some if stack.ends > 1 else (some,))
         ]
         seen = torch.cat([input, *each], -1)
         # Not the module's own call, for which `torch.vmap` has no rule.
