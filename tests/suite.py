@@ -7,6 +7,7 @@ import os
 import pkgutil
 from collections.abc import Callable, Iterator
 from functools import cache, wraps
+from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -22,7 +23,7 @@ from jaxtyping import AbstractArray, jaxtyped
 
 import diffstack.jax_impl
 import diffstack.torch_impl
-from backends import BACKENDS, Backend
+from backends import BACKENDS, Backend, compiled, differentiated
 from families import FULL
 
 # Where no bits are promised XLA compiles in a fraction of its time: with next to no optimization.
@@ -67,6 +68,9 @@ mlir.make_ir_context = _context
 # Whether XLA compiles as for users. What was compiled in the other way is not used again.
 _as_users = jax.make_user_context(FULL)
 _compile_options = compiler.get_compile_options
+# Linux allows a process 65,530 mappings, of which a large program takes hundreds; where none is left, XLA crashes.
+MOST_MAPPINGS = 30_000
+MAPPINGS = Path("/proc/self/maps")
 
 
 def _quick_options(*arguments: Any, env_options_overrides: dict[str, Any] | None = None, **options: Any) -> Any:
@@ -139,8 +143,12 @@ def pytest_sessionfinish() -> None:
 @pytest.fixture(autouse=True)
 def optimized(request: pytest.FixtureRequest) -> Iterator[None]:
     """Tests that promise bits are compiled as for users."""
-    with _as_users(FULL or request.node.get_closest_marker("bits") is not None):
+    as_users = FULL or request.node.get_closest_marker("bits") is not None
+    with _as_users(as_users):
         yield
+    if as_users and MAPPINGS.exists() and MAPPINGS.read_bytes().count(b"\n") > MOST_MAPPINGS:
+        for forget in (jax.clear_caches, compiled.cache_clear, differentiated.cache_clear, gc.collect):
+            forget()
 
 
 @pytest.fixture
