@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import jax
@@ -20,6 +21,7 @@ from families import FULL
 # The baselines are what anyone would write.
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
+DOCS = Path(__file__).parents[1] / "docs"
 APP = Typer()
 APP.command()(main)
 
@@ -125,3 +127,33 @@ def test_temporary_memory_in_jax():
     chain = Competitor("products", lambda x: (x @ x) @ (x @ x), (x,), "jax")
     (result,) = Runner("cpu", Budget(10, 0.01, 2, 10**9)).run(Work("", "", {"n": 64}, "n", FORWARD, (chain,), "", ""))
     assert result.temporary_bytes >= x.nbytes
+
+
+MIDDLE, LINE = {"B": 8, "T": 512, "N": 64, "D": 64}, {"B": 8, "T": 256, "D": 32}
+PARALLEL = ("parallel (JAX)", "parallel (PyTorch)")
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "shape", "reference", "ours", "page"),
+    [
+        ("superposition", MIDDLE, "stack-attention-pytorch", PARALLEL, "measurements"),
+        ("superposition", MIDDLE, "plain lax.scan (JAX)", PARALLEL[:1], "measurements"),
+        ("superposition", MIDDLE, "plain loop (PyTorch)", PARALLEL[1:], "measurements"),
+        ("neural_stack", LINE, "plain loop (PyTorch)", PARALLEL, "measurements"),
+        ("neural_queue", LINE, "plain loop (PyTorch)", PARALLEL, "measurements"),
+        ("nondeterministic", {"T": 60, "D": 5}, "log semiring (PyTorch)", PARALLEL, "nondeterministic"),
+        ("reversal", {"n": 1024}, "notebook, eager PyTorch", ("discrete (JAX)", "discrete (PyTorch)"), "measurements"),
+    ],
+)
+def test_ratios_that_are_told_are_those_of_the_raw_numbers(
+    benchmark: str, shape: dict[str, int], reference: str, ours: tuple[str, ...], page: str
+):
+    works = json.loads((DOCS / "measurements" / f"{benchmark}-cpu.json").read_text())["works"]
+    work = next(each for each in works if each["mode"] == BACKWARD and shape.items() <= each["shape"].items())
+    times = {each["name"]: each["median"] for each in work["results"]}
+    front = (DOCS.parent / "README.md").read_text().split("## How fast")[1].split("\n## ")[0]
+    for name in ours:
+        ratio = times[reference] / times[name]
+        told = f"{ratio:,.0f} times" if ratio >= 10 else f"{ratio:.1f} times"
+        for text in (front, (DOCS / "understand" / f"{page}.md").read_text()):
+            assert re.search(rf"\b{re.escape(told)}", text), told
