@@ -111,7 +111,8 @@ def _scan_inputs(family: Family, size: Size, hard: bool, rng: np.random.Generato
             *batch, *(size.slots, *sizes) * 2
         ),
     }
-    inputs = {field: draw[field]() for field in family.fields}
+    # A field of another name is a number for each stack.
+    inputs = {field: draw.get(field, lambda: _strengths(hard, rng, batch))() for field in family.fields}
     steps = (*batch, size.time)
     if not family.action:
         inputs["actions"] = rng.choice(np.asarray([PUSH, POP, NOOP], np.int32), steps)

@@ -108,6 +108,14 @@ def test_the_same(case: parity.Case, dtypes: Sequence[str], device: str):
     assert [result for result in results if not result.passed] == []
 
 
+def test_a_field_of_another_name_is_a_number_for_each_stack(monkeypatch: pytest.MonkeyPatch):
+    family = FAMILIES["superposition"]._replace(name="counter", fields=("buffer", "count"))
+    monkeypatch.setitem(FAMILIES, "counter", family)
+    case = next(each for each in parity.cases([parity.Size(3, 2, 1)]) if each.name.startswith("counter scan"))
+    inputs = case.inputs(np.random.default_rng(0), (4,))
+    assert (inputs["buffer"].shape, inputs["count"].shape) == ((4, 2, 1), (4,))
+
+
 def test_every_family_has_its_cases():
     names = [case.name for case in parity.cases()]
     for name, family in FAMILIES.items():
