@@ -224,7 +224,7 @@ def _torch_call(competitor: Competitor, mode: str, device: str) -> Callable[[], 
 
     def both() -> Any:
         result = competitor.function(*inputs)
-        gradients = torch.autograd.grad(result, leaves, cotangent)
+        gradients = torch.autograd.grad(result, leaves, cotangent, materialize_grads=True)
         wait()
         return result.detach(), gradients
 

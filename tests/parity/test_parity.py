@@ -109,9 +109,9 @@ def test_the_same(case: parity.Case, dtypes: Sequence[str], device: str):
 
 
 def test_a_field_of_another_name_is_a_number_for_each_stack(monkeypatch: pytest.MonkeyPatch):
-    family = FAMILIES["superposition"]._replace(name="counter", fields=("buffer", "count"))
-    monkeypatch.setitem(FAMILIES, "counter", family)
-    case = next(each for each in parity.cases([parity.Size(3, 2, 1)]) if each.name.startswith("counter scan"))
+    family = FAMILIES["superposition"]._replace(name="heap", fields=("buffer", "count"))
+    monkeypatch.setitem(FAMILIES, "heap", family)
+    case = next(each for each in parity.cases([parity.Size(3, 2, 1)]) if each.name.startswith("heap scan"))
     inputs = case.inputs(np.random.default_rng(0), (4,))
     assert (inputs["buffer"].shape, inputs["count"].shape) == ((4, 2, 1), (4,))
 
