@@ -140,8 +140,12 @@ PARALLEL = ("parallel (JAX)", "parallel (PyTorch)")
         ("superposition", MIDDLE, "plain lax.scan (JAX)", PARALLEL[:1], "measurements"),
         ("superposition", MIDDLE, "plain loop (PyTorch)", PARALLEL[1:], "measurements"),
         ("neural_stack", LINE, "plain loop (PyTorch)", PARALLEL, "measurements"),
-        ("neural_queue", LINE, "plain loop (PyTorch)", PARALLEL, "measurements"),
+        ("neural_stack", LINE, "sequential (JAX)", PARALLEL[:1], "measurements"),
+        ("neural_stack", LINE, "sequential (PyTorch)", PARALLEL[1:], "measurements"),
+        ("neural_queue", LINE, "sequential (JAX)", PARALLEL[:1], "measurements"),
+        ("neural_queue", LINE, "sequential (PyTorch)", PARALLEL[1:], "measurements"),
         ("nondeterministic", {"T": 60, "D": 5}, "log semiring (PyTorch)", PARALLEL, "nondeterministic"),
+        ("reversal", {"n": 1024}, "notebook, eager PyTorch", ("pointer (JAX)", "pointer (PyTorch)"), "measurements"),
         ("reversal", {"n": 1024}, "notebook, eager PyTorch", ("discrete (JAX)", "discrete (PyTorch)"), "measurements"),
     ],
 )

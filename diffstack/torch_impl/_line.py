@@ -163,7 +163,7 @@ def from_buffer(kind: type, buffer: Any) -> Any:
     buffer = as_array("buffer", buffer)
     layout = _checks.check_buffer(buffer)
     _checks.check_kind("buffer", buffer.dtype, FLOATING, "a floating dtype")
-    return kind(buffer, buffer.new_ones(layout.slots))
+    return kind(buffer.clone(), buffer.new_ones(layout.slots))
 
 
 def as_strength(strength: Any, state: Any) -> Tensor:

@@ -174,7 +174,7 @@ def from_buffer(buffer: Tensor) -> DiscreteState:
     buffer = as_array("buffer", buffer)
     layout = _checks.check_buffer(buffer)
     _checks.check_kind("buffer", buffer.dtype, MOVABLE, "a dtype that both frameworks can move")
-    return _of_depth(buffer, layout.batch, layout.slots)
+    return _of_depth(buffer.clone(), layout.batch, layout.slots)
 
 
 def encode(codes: Any, *, dtype: Any = None) -> Tensor:

@@ -182,7 +182,7 @@ def empty(
     """
     layout = _checks.check_empty(capacity, element_shape, batch_shape)
     buffer = torch.zeros((*layout.batch, layout.slots, *layout.element), dtype=floating_dtype(dtype), device=device)
-    return PointerState(buffer, _first_slot(layout, buffer))
+    return PointerState(buffer.clone(), _first_slot(layout, buffer))
 
 
 def from_buffer(buffer: Tensor) -> PointerState:
@@ -202,7 +202,7 @@ def from_buffer(buffer: Tensor) -> PointerState:
     buffer = as_array("buffer", buffer)
     layout = _checks.check_buffer(buffer)
     _checks.check_kind("buffer", buffer.dtype, FLOATING, "a floating dtype")
-    return PointerState(buffer, _first_slot(layout, buffer))
+    return PointerState(buffer.clone(), _first_slot(layout, buffer))
 
 
 def encode(codes: Any, *, dtype: Any = None) -> Tensor:

@@ -62,7 +62,8 @@ def _superposed(
 
 
 def _peek(state: SuperpositionState) -> Float[Tensor, "*batch dim"]:
-    return state.buffer[..., 0, :]
+    # A copy, since a view would let what is done to the read in place reach the stack.
+    return state.buffer[..., 0, :].clone()
 
 
 def _step(

@@ -220,3 +220,25 @@ def test_inputs_that_are_not_contiguous(case: Case, dtype: Any):
         lambda leaf: leaf.movedim(0, -1).contiguous().movedim(-1, 0) if leaf.ndim > 1 else leaf, arguments
     )
     assert_all_close(function(*strided), function(*arguments), 4 * float(np.finfo(dtype).eps))
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case.verb.name.startswith(("pop", "peek", "step", "scan"))], ids=str
+)
+def test_what_is_done_to_a_read_in_place_does_not_reach_the_stack(case: Case):
+    arguments = TORCH.arguments(case, SMALL if case.method else STEP)
+    result = TORCH.function(case)(*arguments)
+    # A peek leaves its argument; pop, step and scan return a state first.
+    state, reads = (arguments[0], result) if case.verb.name.startswith("peek") else result
+    before = [leaf.clone() for leaf in state]
+    for read in reads if isinstance(reads, tuple) else (reads,):
+        read.add_(1)
+    assert all(torch.equal(left, right) for left, right in zip(state, before, strict=True))
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if not family.automaton], ids=str)
+def test_what_is_done_to_a_buffer_in_place_does_not_reach_the_stack(family: Family):
+    module, buffer = TORCH.module(family.name), torch.ones(3, 2)
+    state = module.from_buffer(buffer)
+    buffer.zero_()
+    assert module.contents(state).tolist() == [[1, 1]] * 3
