@@ -627,3 +627,12 @@ def test_a_state_of_the_other_framework():
     message = "expected a PointerState of diffstack.torch_impl.pointer, got one of diffstack.jax_impl.pointer$"
     with pytest.raises(TypeError, match=message):
         TORCH.module("pointer").pop(state)
+
+
+def test_a_dtype_of_another_framework():
+    with pytest.raises(TypeError, match=r"^dtype: expected a dtype of JAX or NumPy, got torch\.float32$"):
+        JAX.module("pointer").empty(2, dtype=torch.float32)
+    with pytest.raises(
+        TypeError, match=r"^dtype: expected a floating dtype \(.*\), got dtype <class 'numpy\.float32'>$"
+    ):
+        TORCH.module("pointer").empty(2, dtype=np.float32)

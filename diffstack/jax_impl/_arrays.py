@@ -96,6 +96,8 @@ def _as_dtype(dtype: Any, kinds: Sequence[str], what: str) -> Any:
     with suppress(TypeError):
         dtype = jnp.dtype(dtype if dtype is not None else jnp.result_type(float))
     _checks.check_kind("dtype", dtype, kinds, what)
+    if not isinstance(dtype, np.dtype):
+        _checks.bad_type("dtype", "a dtype of JAX or NumPy", str(dtype))
     return dtype
 
 
