@@ -21,6 +21,7 @@ from diffstack import _checkpoints, cli
 from diffstack._layers import Stack
 from diffstack.recipes import Recipe
 from diffstack.training import CONFIG, run
+from families import product
 
 HERE = Path(__file__).parent
 TOLERANCE = 1e-12
@@ -82,7 +83,8 @@ def test_jax(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, x64: None) -> None
     # Nobody looks at the command's picture.
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
     four = prepared(tmp_path, "four")
-    names = ["jit, rnn", "shard_map, rnn", "jit, attention", "shard_map, attention", "passed along", "at once"]
+    others = product("shard_map, rnn", "jit, attention")
+    names = ["jit, rnn", *others, "shard_map, attention", "passed along", "at once"]
     assert_close(devices_jax.found(), names)
     options = ["--resume", "--out", str(four), "--devices", "4", "--steps", "2"]
     assert cli.run(["train", "reverse_string", *options]) == 0
