@@ -133,7 +133,8 @@ def every_way_agrees(case: Case, dtype: Any) -> None:
         return list(jax.vjp(function, *leaves)[1](cotangents))
 
     # A parallel form with a backward pass of its own has no forward mode; the loop has.
-    loop = case if not case.family.automaton else next(each for each in SCANS if each.family is case.family)
+    own = case.family.automaton and case.method == "parallel"
+    loop = next(each for each in SCANS if each.family is case.family) if own else case
     forward_mode = of_floats(prepared(loop)[0], arguments)
 
     def alone(arguments: Any, cotangents: list[Any]) -> list[Any]:
