@@ -96,6 +96,18 @@ def test_gradients_are_those_of_each_sequence_alone(backend: Backend, family: Fa
             assert not rest.any()
 
 
+@pytest.mark.parametrize("backend", BACKENDS, ids=str)
+@pytest.mark.usefixtures("x64")
+def test_lengths_beyond_32_bits(backend: Backend):
+    """As an array of the framework's own, a length that is far too large counts as T, too."""
+    module, elements = backend.module("discrete"), backend.array(np.ones((3, 1), np.float32))
+    lengths = backend.array(np.array(2**40))
+    assert str(lengths.dtype).endswith("int64")
+    stack = module.empty(3, (1,), dtype=backend.dtype("float32"))
+    _, reads = module.scan(stack, backend.array(np.zeros(3, np.int32)), elements, lengths=lengths)
+    assert reads.tolist() == [[1]] * 3
+
+
 @pytest.mark.parametrize(("backend", "case"), dear(by_turns(SCANS, 0), 1), ids=str)
 def test_lengths_without_a_batch(backend: Backend, case: Case):
     """A Python number will do, and one that is too large or below 0 counts as T or 0."""

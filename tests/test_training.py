@@ -288,6 +288,14 @@ def test_a_hard_program_is_the_soft_one_with_hard_actions(tmp_path: Path, family
     np.testing.assert_allclose(soft, rounded, rtol=0, atol=2e-5)
 
 
+def test_what_no_exact_stack_can_replace_is_not_hardened(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = Stack("superposition", 2)
+    assert hardened(stack) == Stack("discrete", 2)
+    monkeypatch.setitem(FAMILIES, "superposition", FAMILIES["superposition"]._replace(is_stack=False))
+    with pytest.raises(ValueError, match=r"^hard: expected a family whose actions can be rounded, got superposition"):
+        hardened(stack)
+
+
 # The command.
 
 
