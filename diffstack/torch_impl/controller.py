@@ -30,10 +30,10 @@ from diffstack.torch_impl._arrays import as_array, as_lengths, run, shaped, with
 from diffstack.torch_impl._chunked import FORMS, _stepwise
 from diffstack.torch_impl._ragged import noop, stopped, where_live
 
-_MODULES = {name: import_module(f"diffstack.torch_impl.{name}") for name in FAMILIES}
+MODULES = {name: import_module(f"diffstack.torch_impl.{name}") for name in FAMILIES}
 # By the class of a state, such as NeuralStackState.
-_FAMILIES = {getattr(each, f"{name.title().replace('_', '')}State"): each for name, each in _MODULES.items()}
-_DEFINITIONS = {name: _stepwise.form(FAMILIES[name], module) for name, module in _MODULES.items()}
+_FAMILIES = {getattr(each, f"{name.title().replace('_', '')}State"): each for name, each in MODULES.items()}
+_DEFINITIONS = {name: _stepwise.form(FAMILIES[name], module) for name, module in MODULES.items()}
 _FORMS = _DEFINITIONS | FORMS
 
 

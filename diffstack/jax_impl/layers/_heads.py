@@ -1,7 +1,6 @@
 """What the layers share: linear maps, actions out of logits, and stacks that are as large as they need to be."""
 
 import math
-from importlib import import_module
 from typing import Any
 
 import jax
@@ -12,13 +11,7 @@ from jaxtyping import Float
 from diffstack._layers import Stack
 from diffstack.families import FAMILIES
 from diffstack.jax_impl._arrays import matmul
-
-_MODULES = {name: import_module(f"diffstack.jax_impl.{name}") for name in FAMILIES}
-
-
-def module_of(family: str) -> Any:
-    """The family's module."""
-    return _MODULES[family]
+from diffstack.jax_impl.controller import MODULES
 
 
 def linear(x: Array, parameters: dict[str, Array], name: str) -> Array:
@@ -44,7 +37,7 @@ def start(stack: Stack, steps: int, batch: tuple[int, ...], dtype: Any) -> Any:
     """An empty stack, with the slots that so many steps need."""
     more = {"states": stack.states, "symbols": stack.symbols} if stack.table.automaton else {}
     slots = stack.slots(steps)
-    return module_of(stack.family).empty(slots, (stack.dim,), dtype=dtype, batch_shape=batch, **more)
+    return MODULES[stack.family].empty(slots, (stack.dim,), dtype=dtype, batch_shape=batch, **more)
 
 
 def as_vector(stack: Stack, read: Float[Array, "..."]) -> Float[Array, "*batch read"]:
@@ -57,9 +50,9 @@ def as_vector(stack: Stack, read: Float[Array, "..."]) -> Float[Array, "*batch r
 def grown(stack: Stack, state: Any, steps: int) -> Any:
     """The stack with room for more steps."""
     if stack.table.strengths:
-        return module_of(stack.family).resize(state, state.strengths.shape[-1] + stack.ends * steps)
+        return MODULES[stack.family].resize(state, state.strengths.shape[-1] + stack.ends * steps)
     if stack.table.automaton:
-        return module_of(stack.family).resize(state, state.edges.shape[-3] + steps)
+        return MODULES[stack.family].resize(state, state.edges.shape[-3] + steps)
     slots, *others = state
     return type(state)(jnp.pad(slots, [(0, 0)] * (slots.ndim - 2) + [(0, steps), (0, 0)]), *others)
 

@@ -26,7 +26,8 @@ from diffstack import _checks, _layers
 from diffstack._layers import Stack
 from diffstack.jax_impl import superposition
 from diffstack.jax_impl._arrays import as_array, as_lengths, matmul
-from diffstack.jax_impl.layers._heads import actions_of, as_vector, grown, linear, module_of, start, uniform
+from diffstack.jax_impl.controller import MODULES
+from diffstack.jax_impl.layers._heads import actions_of, as_vector, grown, linear, start, uniform
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class StackAttention:
         # Without numbers there is no map to them.
         vectors = self._split(linear(inputs, parameters, "vectors") if self.dim else inputs[..., :0])
         elements = vectors if self._stack.ends == 1 else tuple(jnp.split(vectors, self._stack.ends, -1))
-        carry, reads = module_of(self.stack).scan(carry, actions, elements, lengths=lengths, method=method)
+        carry, reads = MODULES[self.stack].scan(carry, actions, elements, lengths=lengths, method=method)
         reads = as_vector(self._stack, reads) if self._stack.ends == 1 else jnp.concatenate(reads, -1)
         reads = jnp.moveaxis(reads, -3, -2).reshape(*batch, time, self.heads * self._stack.read)
         return linear(reads, parameters, "output"), carry

@@ -1,6 +1,5 @@
 """What the layers share: actions out of logits, and stacks that are as large as they need to be."""
 
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -10,13 +9,7 @@ from torch.nn.functional import pad
 
 from diffstack._layers import Stack
 from diffstack.families import FAMILIES
-
-_MODULES = {name: import_module(f"diffstack.torch_impl.{name}") for name in FAMILIES}
-
-
-def module_of(family: str) -> Any:
-    """The family's module."""
-    return _MODULES[family]
+from diffstack.torch_impl.controller import MODULES
 
 
 def actions_of(family: str, logits: Float[Tensor, "*batch actions"], *, hard: bool = False) -> Tensor:
@@ -35,9 +28,7 @@ def start(stack: Stack, steps: int, batch: tuple[int, ...], like: Tensor) -> Any
     """An empty stack, with the slots that so many steps need."""
     more = {"states": stack.states, "symbols": stack.symbols} if stack.table.automaton else {}
     slots, device = stack.slots(steps), like.device
-    return module_of(stack.family).empty(
-        slots, (stack.dim,), dtype=like.dtype, batch_shape=batch, device=device, **more
-    )
+    return MODULES[stack.family].empty(slots, (stack.dim,), dtype=like.dtype, batch_shape=batch, device=device, **more)
 
 
 def as_vector(stack: Stack, read: Float[Tensor, "..."]) -> Float[Tensor, "*batch read"]:
@@ -50,8 +41,8 @@ def as_vector(stack: Stack, read: Float[Tensor, "..."]) -> Float[Tensor, "*batch
 def grown(stack: Stack, state: Any, steps: int) -> Any:
     """The stack with room for more steps."""
     if stack.table.strengths:
-        return module_of(stack.family).resize(state, state.strengths.shape[-1] + stack.ends * steps)
+        return MODULES[stack.family].resize(state, state.strengths.shape[-1] + stack.ends * steps)
     if stack.table.automaton:
-        return module_of(stack.family).resize(state, state.edges.shape[-3] + steps)
+        return MODULES[stack.family].resize(state, state.edges.shape[-3] + steps)
     slots, *others = state
     return type(state)(pad(slots, (0, 0, 0, steps)), *others)

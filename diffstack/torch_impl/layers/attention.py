@@ -24,7 +24,8 @@ from diffstack import _checks, _layers
 from diffstack._layers import Stack
 from diffstack.torch_impl import superposition
 from diffstack.torch_impl._arrays import as_array, as_lengths, matmul
-from diffstack.torch_impl.layers._heads import actions_of, as_vector, grown, module_of, start
+from diffstack.torch_impl.controller import MODULES
+from diffstack.torch_impl.layers._heads import actions_of, as_vector, grown, start
 
 
 class StackAttention(nn.Module):
@@ -112,7 +113,7 @@ class StackAttention(nn.Module):
         # Autocast narrows them, and the discrete family takes its own dtype alone.
         vectors = self._split(self.vectors(inputs) if self.vectors else inputs[..., :0]).to(inputs.dtype)
         elements = vectors if self._stack.ends == 1 else torch.split(vectors, self.dim, -1)
-        carry, reads = module_of(self.stack).scan(carry, actions, elements, lengths=lengths, method=method)
+        carry, reads = MODULES[self.stack].scan(carry, actions, elements, lengths=lengths, method=method)
         reads = as_vector(self._stack, reads) if self._stack.ends == 1 else torch.cat(reads, -1)
         reads = torch.movedim(reads, -3, -2).reshape(*batch, time, self.heads * self._stack.read)
         return self.output(reads), carry
